@@ -1,0 +1,75 @@
+//! The fast path: logic tells the gateways what it just committed. Quick; may lose,
+//! repeat and reorder. The sequencer of the gateway makes it right.
+
+pub mod memory;
+
+use std::future::Future;
+
+use bytes::Bytes;
+use corecast_proto::ids::RoomId;
+
+/// A committed frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusFrame {
+    /// Room, or `global`.
+    pub room_id: RoomId,
+    /// The line's epoch.
+    pub epoch: u64,
+    /// Number of the first message.
+    pub first_seq: u64,
+    /// How many.
+    pub count: u32,
+    /// Operation.
+    pub op: i32,
+    /// The frame, encoded once by logic.
+    pub frame: Bytes,
+}
+
+/// What a subscriber sees.
+#[derive(Clone, Debug)]
+pub enum BusEvent {
+    /// A frame.
+    Frame(BusFrame),
+    /// The subscription was interrupted or overran: frames are missing, check the tails.
+    Interrupted,
+}
+
+/// The fast path.
+///
+/// # Contract
+/// 1. `publish` never waits for a subscriber and reports no failure: a frame that cannot be
+///    handed over is dropped and counted.
+/// 2. A subscriber sees frames of rooms it watches (and of `global`), each at most once in
+///    undisturbed operation, whole or not at all.
+/// 3. Where frames were dropped for a subscriber because it was slow or the link broke,
+///    it sees [`BusEvent::Interrupted`] once, after the last frame before the gap.
+/// 4. `next` loses nothing when dropped.
+pub trait Bus: Clone + Send + Sync + 'static {
+    /// The receiving end.
+    type Subscription: Subscription;
+
+    /// Tells whoever watches.
+    fn publish(&self, frame: BusFrame) -> impl Future<Output = ()> + Send;
+
+    /// A new subscription that watches `global` only.
+    fn subscribe(&self) -> impl Future<Output = Self::Subscription> + Send;
+}
+
+/// The receiving end of a [`Bus`].
+pub trait Subscription: Send + 'static {
+    /// Also frames of this room.
+    fn watch(&mut self, room_id: &RoomId) -> impl Future<Output = ()> + Send;
+    /// No more frames of this room.
+    fn unwatch(&mut self, room_id: &RoomId) -> impl Future<Output = ()> + Send;
+    /// The next event; never ends while the bus lives.
+    fn next(&mut self) -> impl Future<Output = Option<BusEvent>> + Send;
+}
+
+/// The bus that was chosen at start.
+#[derive(Clone)]
+pub enum AnyBus {
+    /// `none:`: no fast path, the log alone delivers.
+    None,
+    /// In process.
+    Memory(memory::MemoryBus),
+}

@@ -1,0 +1,1 @@
+//! Backend URLs: `sqlite:corecast.db`, `memory:`, `embedded:`, `none:`, `static:…`.

@@ -1,0 +1,1 @@
+//! The WebSocket gateway: thread per core, fan-out, resume.

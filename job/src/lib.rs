@@ -1,0 +1,1 @@
+//! Consumes the log and pushes to every gateway.

@@ -1,0 +1,1 @@
+//! Accounts, rooms and messages over gRPC and HTTP.

@@ -1,0 +1,1 @@
+//! Judges a run: messages lost, duplicated, reordered, gaps.
