@@ -27,6 +27,17 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Nothing is inlined as data: URLs, so a strict content security policy of the host needs no exception.
     assetsInlineLimit: 0,
+    // Libraries change seldom: in chunks of their own they stay in the browser's cache over a release.
+    rolldownOptions: {
+      output: {
+        codeSplitting: {
+          groups: [
+            { name: "react", test: /node_modules\/(react|react-dom|scheduler)\// },
+            { name: "mui", test: /node_modules\// },
+          ],
+        },
+      },
+    },
   },
   test: { include: ["src/**/*.test.ts"], environment: "node" },
 });

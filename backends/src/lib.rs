@@ -10,7 +10,7 @@
 //! | [`registry`] | static list | etcd | who is a gateway, who is a logic node |
 //!
 //! A backend is chosen once, at start, by URL ([`url`]); the choice is a small enum, so
-//! there is no boxed call per message. `tests/contract.rs` runs every sentence of a
+//! there is no boxed call per message. `tests/contract/` runs every sentence of a
 //! trait's contract against every backend.
 
 pub mod bus;

@@ -69,7 +69,10 @@ fn server_frames_are_byte_exact() {
     frame::room_object(&mut rooms, &room(b"[]", true));
     server("hello cut", &frame::hello(HELLO.user_id, "ann", &rooms));
     server("joined", &frame::joined(&RoomObject { kind: "public", ..room(&list, false) }));
-    server("serverCreateRoom", &frame::room_created("r-1", "dpdk", HELLO.user_id, "ann", "public"));
+    server(
+        "serverCreateRoom",
+        &frame::room_created("r-1", "dpdk", HELLO.user_id, "ann", "public", LAST.epoch),
+    );
     server("serverCreateRoom taken", frame::create_room_taken());
     server("ack", &frame::ack("room-001", [("k1", HELLO.id, 1, HELLO.timestamp)]));
     server("error", &frame::error(&ErrorFrame::new(Code::BadJson, "not JSON", "")));

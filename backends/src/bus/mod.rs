@@ -1,12 +1,17 @@
 //! The fast path: logic tells the gateways what it just committed. Quick; may lose,
 //! repeat and reorder. The sequencer of the gateway makes it right.
 
+mod any;
+pub mod faults;
 pub mod memory;
+pub mod none;
 
 use std::future::Future;
 
 use bytes::Bytes;
 use corecast_proto::ids::RoomId;
+
+pub use any::AnySubscription;
 
 /// A committed frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Caches and routes. May be lost, emptied or unreachable at any time: everything stays
 //! correct without it, only slower.
 
+mod any;
 pub mod memory;
 
 use std::future::Future;
@@ -62,10 +63,7 @@ pub struct HotSetError(pub String);
 /// 8. *Cancel safety.* Every method may be dropped; its effect may then have happened.
 pub trait HotSet: Clone + Send + Sync + 'static {
     /// What is known of a session.
-    fn session(
-        &self,
-        hash: &SessionHash,
-    ) -> impl Future<Output = Result<SessionEntry, HotSetError>> + Send;
+    fn session(&self, hash: &SessionHash) -> impl Future<Output = Result<SessionEntry, HotSetError>> + Send;
     /// Caches what the store said, for at most `ttl`, unless there is an entry.
     fn fill_session(
         &self,
@@ -125,10 +123,7 @@ pub trait HotSet: Clone + Send + Sync + 'static {
         gateway: &GatewayRoute,
     ) -> impl Future<Output = Result<(), HotSetError>> + Send;
     /// The gateways where a user is connected.
-    fn routes(
-        &self,
-        user_id: &str,
-    ) -> impl Future<Output = Result<Vec<GatewayRoute>, HotSetError>> + Send;
+    fn routes(&self, user_id: &str) -> impl Future<Output = Result<Vec<GatewayRoute>, HotSetError>> + Send;
 
     /// Keeps a frame for a user who is away; the newest `max` stay.
     fn push_offline(

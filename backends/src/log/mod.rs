@@ -97,3 +97,47 @@ pub enum AnyConsumer {
     /// The store's outbox.
     Embedded(embedded::EmbeddedConsumer),
 }
+
+impl AnyProducer {
+    /// Who owns the outbox rows that logic writes: the embedded log knows one owner only,
+    /// any other log is fed by the relay of the logic node with this id.
+    pub fn outbox_owner<'a>(&self, _logic_id: &'a str) -> &'a str {
+        match self {
+            Self::Embedded(_) => embedded::OWNER,
+        }
+    }
+}
+
+impl LogProducer for AnyProducer {
+    async fn append(&self, key: &RoomId, value: Bytes) -> Result<(), LogError> {
+        match self {
+            Self::Embedded(log) => log.append(key, value).await,
+        }
+    }
+
+    fn is_outbox(&self) -> bool {
+        match self {
+            Self::Embedded(log) => log.is_outbox(),
+        }
+    }
+}
+
+impl LogConsumer for AnyConsumer {
+    async fn next(&mut self, max: usize) -> Result<LogEvent, LogError> {
+        match self {
+            Self::Embedded(consumer) => consumer.next(max).await,
+        }
+    }
+
+    async fn done(&mut self, token: Token) -> Result<(), LogError> {
+        match self {
+            Self::Embedded(consumer) => consumer.done(token).await,
+        }
+    }
+
+    async fn dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), LogError> {
+        match self {
+            Self::Embedded(consumer) => consumer.dead_letter(record, reason).await,
+        }
+    }
+}

@@ -66,3 +66,17 @@ pub enum AnyRegistry {
     /// A list.
     Fixed(fixed::FixedRegistry),
 }
+
+impl Registry for AnyRegistry {
+    fn nodes(&self, role: Role) -> tokio::sync::watch::Receiver<Option<Vec<Node>>> {
+        match self {
+            Self::Fixed(registry) => registry.nodes(role),
+        }
+    }
+
+    async fn register(&self, role: Role, node: Node) -> Result<Lease, RegistryError> {
+        match self {
+            Self::Fixed(registry) => registry.register(role, node).await,
+        }
+    }
+}

@@ -5,6 +5,9 @@
 //! | [`types`] | rows in, rows out, errors |
 //! | [`sqlite`] | embedded: one file, one writer thread, group commit |
 
+mod any;
+mod rows;
+mod share;
 pub mod sqlite;
 pub mod types;
 
@@ -37,14 +40,18 @@ pub use types::*;
 ///    happened; sending it again with the same keys is safe.
 /// 8. *Cancel safety.* A dropped future of a write may still write. Reads have no effect.
 /// 9. *Not found* is `None` or absence from the list, never an error.
+/// 10. *`global` is no room.* Only [`heads`](Store::heads) answers for it by id; everywhere
+///     else it is not found, and a commit to it is an unknown room.
 pub trait Store: Clone + Send + Sync + 'static {
     /// Creates the account. Uniqueness by `username_folded` and `email_folded`; when both
     /// are taken the username is reported.
     fn create_user(&self, user: NewUser) -> impl Future<Output = Result<CreateUser, StoreError>> + Send;
 
     /// The account with this folded email, with its password hash.
-    fn user_by_email(&self, email_folded: &str)
-    -> impl Future<Output = Result<Option<User>, StoreError>> + Send;
+    fn user_by_email(
+        &self,
+        email_folded: &str,
+    ) -> impl Future<Output = Result<Option<User>, StoreError>> + Send;
 
     /// The account with this id.
     fn user(&self, user_id: &str) -> impl Future<Output = Result<Option<User>, StoreError>> + Send;
@@ -166,6 +173,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         claimant: &str,
         limit: u32,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Puts a record aside that nobody can read. It stays until an operator removes it.
+    fn put_dead_letter(&self, letter: DeadLetter) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What was put aside, oldest first, at most `limit`.
+    fn dead_letters(&self, limit: u32) -> impl Future<Output = Result<Vec<DeadLetter>, StoreError>> + Send;
 
     /// Sets each room's epoch, `global` too, to max(old + 1, `now_ms`); rows stay and
     /// numbering goes on. Answers how many rooms. Logic must be stopped.

@@ -297,6 +297,17 @@ pub struct OutboxRow {
     pub value: Bytes,
 }
 
+/// A record that was put aside because nobody can read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Key of the record: the room id.
+    pub room_id: RoomId,
+    /// What could not be read.
+    pub value: Bytes,
+    /// Why, for the operator.
+    pub reason: String,
+}
+
 /// Why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {

@@ -177,14 +177,16 @@ pub fn room_history(room_id: &str, name: &str, has_more: bool, messages: &[u8], 
     out
 }
 
-/// `serverCreateRoom` of a room that now exists. `kind` is our addition: a client learns
-/// whether it is a member already or has to join.
+/// `serverCreateRoom` of a room that now exists. `kind` and `epoch` are our additions: a
+/// client learns whether it is a member already or has to join, and under which epoch the
+/// room's numbers begin, so that it can resume.
 pub fn room_created(
     room_id: &str,
     room_name: &str,
     creator_id: &str,
     creator_username: &str,
     kind: &str,
+    epoch: u64,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     raw(&mut out, r#"{"type":"serverCreateRoom","payload":{"roomId":"#);
@@ -197,6 +199,8 @@ pub fn room_created(
     text(&mut out, creator_username);
     raw(&mut out, r#","kind":"#);
     text(&mut out, kind);
+    raw(&mut out, r#","epoch":"#);
+    number(&mut out, epoch);
     raw(&mut out, "}}");
     out
 }

@@ -75,7 +75,7 @@ export type ServerCreateRoom = {
         readonly roomName: string;
         readonly creatorId: string;
         readonly kind: RoomKind;
-        /** Absent on servers that do not tell it; learnt with the next `hello` or history page. */
+        /** Where a server does not tell it, the next `hello` or history page does. */
         readonly epoch: number | undefined;
       };
 };
@@ -138,7 +138,7 @@ function payloadOf(frame: ClientFrame): object {
         messages: frame.messages.map(({ content, clientMessageId }) => ({ content, clientMessageId })),
       };
     case "requestRoomHistory":
-      return { roomId: frame.roomId, ...(frame.anchor === "newest" ? {} : frame.anchor), count: frame.count };
+      return { roomId: frame.roomId, ...(frame.anchor === "newest" ? { firstMessageId: "" } : frame.anchor), count: frame.count };
     case "clientCreateRoom":
       return { roomName: frame.roomName };
     case "join":

@@ -50,12 +50,17 @@ export class HistoryDesk {
     return Math.min(...this.#waiting.map((request) => request.notBefore));
   }
 
-  /** A page or an error for this room arrived: which question does it answer? */
+  /** A page for this room arrived: which question does it answer? */
   handleAnswer(roomId: string): HistoryPurpose | undefined {
-    if (this.#inFlight?.roomId !== roomId) return undefined;
-    const { purpose } = this.#inFlight;
+    return this.handleError(roomId)?.purpose;
+  }
+
+  /** The question was refused; an error that names no room belongs to the one in flight. */
+  handleError(roomId: string | undefined): HistoryRequest | undefined {
+    const request = this.#inFlight;
+    if (roomId !== undefined && request?.roomId !== roomId) return undefined;
     this.#inFlight = undefined;
-    return purpose;
+    return request;
   }
 
   /** Drops what waits for this room; an answer under way is ignored by the room itself. */

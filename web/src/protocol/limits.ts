@@ -20,6 +20,8 @@ export const PASSWORD_CHARS_MIN = 8;
 /** Messages asked for when the reader scrolls up, or when a hole is filled (the server allows 1–200). */
 export const HISTORY_PAGE = 50;
 export const GAP_PAGE = 200;
+/** Public rooms of an earlier visit that are joined again by themselves: one request each. */
+export const REJOIN_ROOMS_MAX = 50;
 
 /** Messages held of the room that is being read; beyond it paging back stops. About 1 KiB each. */
 export const OPEN_ROOM_MESSAGES_MAX = 3000;

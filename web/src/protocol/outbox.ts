@@ -5,8 +5,8 @@
  * even when a frame is refused for now and repeated. Each message keeps its `clientMessageId` through all repeats,
  * so the server stores it once.
  *
- * A frame is stored all or none. When one of several messages is refused for good and the error does not say which,
- * they go again one by one, so that only the guilty one fails.
+ * A frame is stored all or none. When a frame of several messages is refused for good, they go again one by one, so
+ * that only the guilty one fails.
  */
 import { Backoff, type Random } from "./backoff";
 import type { Ack, ErrorFrame, Message, OutgoingMessage } from "./frames";
@@ -137,17 +137,19 @@ export class Outbox {
   /** An error frame for this room's `clientMessages`. */
   handleError(error: ErrorFrame, now: number): void {
     const flight = this.#entries.filter((entry) => entry.stage === "in-flight");
-    const named = flight.find((entry) => entry.clientMessageId === error.clientMessageId);
+    const { clientMessageId } = error;
+    if (clientMessageId !== undefined && flight.every((entry) => entry.clientMessageId !== clientMessageId)) return;
     for (const entry of flight) entry.stage = "queued";
     if (error.retryAfterMs !== undefined) {
       this.#retryAt = now + Math.max(error.retryAfterMs, RETRY_MIN_MS, this.#pauses.next());
       for (const entry of flight) entry.error = error.message;
-    } else if (named || flight.length === 1) {
-      const guilty = named ?? (flight[0] as Entry);
+    } else if (flight.length === 1) {
+      const guilty = flight[0] as Entry;
       guilty.stage = "failed";
       guilty.error = error.message;
       guilty.lookalike = undefined;
     } else {
+      // The error may name a message, but only to say which frame it means.
       for (const entry of flight) entry.alone = true;
     }
     this.#endFlight();

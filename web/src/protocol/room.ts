@@ -5,7 +5,7 @@
  * line: consecutive numbers, each once.
  */
 import type { Random } from "./backoff";
-import type { ErrorFrame, Message, RoomKind, RoomState } from "./frames";
+import type { Message, RoomKind, RoomState } from "./frames";
 import { IDLE_ROOM_MESSAGES_MAX, OPEN_ROOM_MESSAGES_MAX } from "./limits";
 import { Line } from "./line";
 import { Outbox } from "./outbox";
@@ -21,6 +21,7 @@ export class Room {
   creatorId = "";
   kind: RoomKind = "default";
   joined = false;
+  isJoining = false;
   joinError: string | undefined;
   /** A refused join is tried again then. */
   joinRetryAt: number | undefined;
@@ -48,16 +49,15 @@ export class Room {
   /** Takes the room as `hello` or `joined` has it: a continuation where possible, else a fresh start. */
   absorb(state: RoomState, myId: string): void {
     this.describe(state.name, state.creatorId, state.kind);
+    this.isJoining = false;
     this.joinError = undefined;
     this.joinRetryAt = undefined;
     this.lagging = false;
     const sameEpoch = this.line.epoch === undefined || this.line.epoch === state.epoch;
     const complete = state.messages.length > 0 || state.lastSeq <= this.line.last;
     if (!state.cut && sameEpoch && complete && this.line.touches(state.messages)) {
-      const wasEmpty = this.line.first === undefined;
       this.line.learnEpoch(state.epoch);
       this.extend(state.messages, myId);
-      if (wasEmpty) this.line.prepend([], state.hasMoreMessages);
     } else {
       this.replace(state.epoch, state.lastSeq, state.messages, state.hasMoreMessages, myId);
     }
@@ -97,14 +97,10 @@ export class Room {
   /** We are not in the room any more; the messages would silently grow old, so they go. */
   exit(): void {
     this.joined = false;
+    this.isJoining = false;
     this.lagging = false;
     this.olderLoading = false;
     this.line.replace(undefined, 0, [], false);
-    this.readSeq = 0;
-  }
-
-  handleError(error: ErrorFrame, now: number): void {
-    this.outbox.handleError(error, now);
   }
 
   handleDisconnect(): void {
@@ -112,6 +108,7 @@ export class Room {
     this.lagging = false;
     this.olderLoading = false;
     this.olderError = undefined;
+    this.isJoining = false;
     this.joinRetryAt = undefined;
   }
 
@@ -123,10 +120,6 @@ export class Room {
   /** Something that shows has changed. */
   touch(): void {
     this.#view = undefined;
-  }
-
-  get isViewStale(): boolean {
-    return this.#view === undefined;
   }
 
   view(): RoomView {

@@ -37,7 +37,7 @@ export type RoomCreation =
   | { readonly name: "idle" }
   | { readonly name: "asking"; readonly roomName: string }
   | { readonly name: "taken"; readonly roomName: string }
-  | { readonly name: "failed"; readonly roomName: string; readonly message: string }
+  | { readonly name: "failed"; readonly roomName: string; readonly message: string; readonly retryAt: number | undefined }
   | { readonly name: "created"; readonly roomName: string; readonly roomId: string };
 
 export interface ClientView {

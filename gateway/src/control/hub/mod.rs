@@ -1,0 +1,16 @@
+//! The shell around [`Lines`](crate::core::lines::Lines): one task owns every line of this
+//! gateway, so that commands of a room reach a core in one order.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`handle`](self) | what others call: [`Hub`] |
+//! | [`task`] | the loop: messages in, actions out |
+//! | [`openings`] | connections on their way in: hello and join |
+//! | [`reads`] | what is read from logic, off the loop |
+
+mod handle;
+mod openings;
+mod reads;
+mod task;
+
+pub use handle::{Hub, HubGone, HubParts, JoinError, JoinReply, NumberedFrame};

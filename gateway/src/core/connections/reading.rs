@@ -1,0 +1,181 @@
+//! Bytes of peers: request heads until the upgrade, frames after it.
+
+use std::net::IpAddr;
+
+use corecast_proto::close::CloseCode;
+
+use super::{Action, Connections, Key, Urgency};
+use crate::core::counters::Ended;
+use crate::core::handshake::{Decision, decide};
+use crate::core::outbox::{Kind, Segment};
+use crate::core::session::{Closing, Phase, Stamp, Verdict};
+use crate::core::wire::Wire;
+
+impl Connections {
+    /// Bytes arrived; they are changed in place. `false`: do not read this connection
+    /// before [`Action::Resume`].
+    pub fn handle_bytes(&mut self, key: Key, bytes: &mut [u8]) -> bool {
+        let Some(slot) = self.find(key) else { return false };
+        self.counters.bytes_read += bytes.len() as u64;
+        if let Phase::Head(_) = self.slots[slot as usize].phase {
+            return self.read_head(slot, bytes);
+        }
+        self.read_frames(slot, bytes)
+    }
+
+    fn read_head(&mut self, slot: u32, bytes: &mut [u8]) -> bool {
+        let Phase::Head(head) = &mut self.slots[slot as usize].phase else { return false };
+        let peer = head.peer;
+        if head.read.is_empty() {
+            return self.read_requests(slot, bytes, peer);
+        }
+        // The request began in an earlier read.
+        let mut read = std::mem::take(&mut head.read);
+        read.extend_from_slice(bytes);
+        self.read_requests(slot, &mut read, peer)
+    }
+
+    fn read_requests(&mut self, slot: u32, bytes: &mut [u8], peer: Option<IpAddr>) -> bool {
+        let mut rest = bytes;
+        loop {
+            match decide(rest, &self.rules, peer) {
+                Decision::NeedMore => {
+                    if let Phase::Head(head) = &mut self.slots[slot as usize].phase {
+                        head.read = rest.to_vec();
+                    }
+                    return true;
+                }
+                Decision::Upgrade { request, response, consumed } => {
+                    self.answer(slot, response);
+                    self.upgrade(slot, request);
+                    let frames = &mut rest[consumed..];
+                    return frames.is_empty() || self.read_frames(slot, frames);
+                }
+                Decision::Answer { response, close, consumed } => {
+                    self.answer(slot, response);
+                    if close {
+                        self.close_http(slot);
+                        return true;
+                    }
+                    // Another request may follow, and gets the whole time again.
+                    self.slots[slot as usize].since = Stamp::at(self.now_ms);
+                    rest = &mut rest[consumed..];
+                    if rest.is_empty() {
+                        return true;
+                    }
+                }
+                Decision::HandOver => {
+                    let conn = &mut self.slots[slot as usize];
+                    if let Phase::Head(mut head) = std::mem::replace(&mut conn.phase, Phase::Free) {
+                        head.read = rest.to_vec();
+                        conn.phase = Phase::Handing(head);
+                    }
+                    self.mark(slot);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, slot: u32, response: Vec<u8>) {
+        let segment = Segment { bytes: response.into(), kind: Kind::Http };
+        self.slots[slot as usize].outbox.push(segment);
+        self.mark(slot);
+    }
+
+    fn close_http(&mut self, slot: u32) {
+        let conn = &mut self.slots[slot as usize];
+        conn.since = Stamp::at(self.now_ms);
+        conn.progress = conn.since;
+        conn.phase = Phase::Closing(Box::new(Closing {
+            why: Ended::Http,
+            known: false,
+            rooms: Vec::new(),
+            peer_closed: false,
+            shut: false,
+        }));
+        self.wind(slot);
+    }
+
+    pub(super) fn read_frames(&mut self, slot: u32, bytes: &mut [u8]) -> bool {
+        let conn_id = self.conn_id(slot);
+        let Self { slots, limits, unsettled_bytes, events, counters, .. } = self;
+        let conn = &mut slots[slot as usize];
+        conn.heard = Stamp::at(self.now_ms);
+        let mut around = Self::around(conn_id, limits, unsettled_bytes, events, counters);
+        let mut reader = std::mem::take(&mut conn.reader);
+        let mut verdict = None;
+        let broken = reader.feed(bytes, conn.message_max(around.limits), &mut |incoming| {
+            if verdict.is_none() {
+                verdict = conn.handle_incoming(incoming, &mut around);
+            }
+        });
+        conn.reader = reader;
+        if let (Err(violation), None) = (broken, &verdict) {
+            verdict = Some(Verdict::Close(violation.code, violation.reason));
+        }
+        let wants_to_send = !conn.outbox.is_empty();
+        if let Some(verdict) = verdict {
+            self.act(slot, verdict);
+        } else if wants_to_send {
+            self.mark(slot);
+        }
+        self.rest_or_read(slot)
+    }
+
+    /// Control settled texts: held ones follow, and its socket is read again.
+    pub(super) fn settle(&mut self, slot: u32, count: u32) {
+        let conn_id = self.conn_id(slot);
+        let Self { slots, limits, unsettled_bytes, events, counters, .. } = self;
+        let mut around = Self::around(conn_id, limits, unsettled_bytes, events, counters);
+        let verdict = slots[slot as usize].settle(count, &mut around);
+        if let Some(verdict) = verdict {
+            self.act(slot, verdict);
+        }
+        self.resume(slot);
+    }
+
+    /// Reads a paused connection again if nothing speaks against it any more.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let key = self.key(slot);
+        let conn = &mut self.slots[slot as usize];
+        if conn.paused && !conn.must_pause(&self.limits) {
+            conn.paused = false;
+            // The silence was ours.
+            conn.heard = Stamp::at(self.now_ms);
+            self.actions.push_back(Action::Resume(key));
+        }
+    }
+
+    fn act(&mut self, slot: u32, verdict: Verdict) {
+        match verdict {
+            Verdict::Close(code, reason) => self.close(slot, code, reason, Urgency::Behind),
+            Verdict::PeerClosed { code, mid_message } => self.peer_closed(slot, code, mid_message),
+        }
+    }
+
+    /// The peer's close: the answer to ours, or answered with its own code.
+    fn peer_closed(&mut self, slot: u32, code: Option<u16>, mid_message: bool) {
+        if self.slots[slot as usize].is_upgraded() {
+            let answer = match code {
+                Some(_) if mid_message => Wire::close(CloseCode::Normal, ""),
+                Some(code) => Wire::close_answer(code),
+                None => Wire::close_empty(),
+            };
+            self.begin_close(slot, Ended::Peer, Urgency::Behind, &answer);
+        }
+        if let Phase::Closing(closing) = &mut self.slots[slot as usize].phase {
+            closing.peer_closed = true;
+        }
+        // Everything may be written already.
+        self.mark(slot);
+    }
+
+    fn rest_or_read(&mut self, slot: u32) -> bool {
+        let conn = &mut self.slots[slot as usize];
+        if conn.must_pause(&self.limits) {
+            conn.paused = true;
+        }
+        !conn.paused
+    }
+}

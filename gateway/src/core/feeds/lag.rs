@@ -1,0 +1,145 @@
+//! What a demoted connection has missed: a place per room, and the one question that is
+//! under way to fill the gap.
+//!
+//! A room is in the list from the first frame that was not queued until the connection has
+//! reached the shard's number of the room again. Meanwhile the room's frames pass by, all
+//! other rooms go on.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use corecast_proto::ids::{Position, RoomId};
+
+#[derive(Default)]
+pub(super) struct Lag {
+    /// What the client has, under which epoch.
+    rooms: BTreeMap<RoomId, Position>,
+    /// The page that is under way, and since when.
+    asked: Option<(RoomId, u64)>,
+    /// Rooms take turns: the next one follows this.
+    last: Option<RoomId>,
+    /// No question before this time.
+    retry_at: u64,
+}
+
+impl Lag {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
+    pub(super) fn contains(&self, room_id: &RoomId) -> bool {
+        self.rooms.contains_key(room_id)
+    }
+
+    pub(super) fn reached(&self, room_id: &RoomId) -> Option<Position> {
+        self.rooms.get(room_id).copied()
+    }
+
+    /// The room's frames after `reached` are missed.
+    pub(super) fn begin(&mut self, room_id: RoomId, reached: Position) {
+        self.rooms.insert(room_id, reached);
+    }
+
+    pub(super) fn move_to(&mut self, room_id: &RoomId, reached: Position) {
+        if let Some(place) = self.rooms.get_mut(room_id) {
+            *place = reached;
+        }
+    }
+
+    pub(super) fn end(&mut self, room_id: &RoomId) -> bool {
+        self.rooms.remove(room_id).is_some()
+    }
+
+    /// A page of this room came.
+    pub(super) fn answered(&mut self, room_id: &RoomId) {
+        if self.asked.as_ref().is_some_and(|(asked, _)| asked == room_id) {
+            self.asked = None;
+        }
+    }
+
+    /// Ask nothing before `at_ms`.
+    pub(super) fn pause_until(&mut self, at_ms: u64) {
+        self.retry_at = at_ms;
+    }
+
+    /// When to look again if nothing else happens.
+    pub(super) fn wake_at(&self) -> u64 {
+        match &self.asked {
+            Some((_, at)) => at + ANSWER_MS,
+            None => self.retry_at,
+        }
+    }
+
+    /// The room whose turn it is, unless a page is under way or a pause lasts.
+    pub(super) fn candidate(&mut self, now_ms: u64) -> Option<(RoomId, Position)> {
+        if let Some((_, at)) = &self.asked {
+            if now_ms < at + ANSWER_MS {
+                return None;
+            }
+            self.asked = None;
+        }
+        if now_ms < self.retry_at {
+            return None;
+        }
+        let next = match &self.last {
+            Some(last) => {
+                let behind = (Bound::Excluded(last.clone()), Bound::Unbounded);
+                self.rooms.range(behind).next().or_else(|| self.rooms.iter().next())
+            }
+            None => self.rooms.iter().next(),
+        };
+        next.map(|(room_id, reached)| (room_id.clone(), *reached))
+    }
+
+    /// A question for this room goes out.
+    pub(super) fn ask(&mut self, room_id: RoomId, now_ms: u64) {
+        self.last = Some(room_id.clone());
+        self.asked = Some((room_id, now_ms));
+    }
+}
+
+/// A question that got no answer for so long is asked again: far above what the control
+/// side allows a call to logic. A late answer does no harm, its frames are known by number.
+const ANSWER_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: 1, seq }
+    }
+
+    #[test]
+    fn rooms_take_turns_and_one_question_is_under_way() {
+        let mut lag = Lag::default();
+        lag.begin("a".into(), at(1));
+        lag.begin("b".into(), at(2));
+        let (first, reached) = lag.candidate(0).unwrap();
+        assert_eq!((first.as_str(), reached), ("a", at(1)));
+        lag.ask(first.clone(), 0);
+        assert!(lag.candidate(1).is_none());
+        lag.answered(&"b".into());
+        assert!(lag.candidate(1).is_none(), "that was not the question");
+        lag.answered(&first);
+        let (second, _) = lag.candidate(1).unwrap();
+        assert_eq!(second.as_str(), "b");
+        lag.ask(second.clone(), 1);
+        lag.answered(&second);
+        assert_eq!(lag.candidate(1).unwrap().0.as_str(), "a");
+    }
+
+    #[test]
+    fn a_pause_and_a_lost_answer_end() {
+        let mut lag = Lag::default();
+        lag.begin("a".into(), at(1));
+        lag.pause_until(1_000);
+        assert!(lag.candidate(999).is_none());
+        assert_eq!(lag.wake_at(), 1_000);
+        let (room, _) = lag.candidate(1_000).unwrap();
+        lag.ask(room, 1_000);
+        assert_eq!(lag.wake_at(), 1_000 + ANSWER_MS);
+        assert!(lag.candidate(999 + ANSWER_MS).is_none());
+        assert!(lag.candidate(1_000 + ANSWER_MS).is_some());
+    }
+}

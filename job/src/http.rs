@@ -1,0 +1,32 @@
+//! `/healthz`, `/readyz` and `/metrics` of job.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::desk::Desk;
+
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(desk)
+}
+
+/// Ready means: the registry answered, so records are being read.
+async fn ready(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
+    let listed = *desk.listed().borrow();
+    match listed {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the registry\n"),
+    }
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], desk.metrics_text())
+}

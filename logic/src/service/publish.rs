@@ -1,0 +1,120 @@
+//! What follows a commit: each frame goes to the fast path, new messages to the cached
+//! history. Neither is part of the promise: the log delivers what the fast path loses, and a
+//! cached list that misses messages is noticed by its head.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corecast_backends::bus::{Bus, BusFrame};
+use corecast_backends::hotset::HotSet;
+use corecast_backends::store::{CommitFrame, FrameOutcome, Message, OutboxRow};
+use corecast_proto::ids::RoomId;
+use corecast_proto::job::PushMsg;
+use prost::Message as _;
+use tokio::sync::mpsc;
+
+use super::hot;
+use super::reach::Reach;
+use crate::metrics::Metrics;
+
+/// Commits that may wait for the fast path and the cache. When it is full the frames are
+/// left to the log, and counted.
+const WAITING_MAX: usize = 256;
+/// A publish takes no longer than this, or the frame counts as dropped.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The way from a lane to its publisher.
+pub(super) struct Publisher {
+    queue: mpsc::Sender<AfterCommit>,
+    metrics: Metrics,
+}
+
+/// What one commit leaves to be done.
+pub(super) struct AfterCommit {
+    frames: Vec<CommitFrame>,
+    rows: Vec<OutboxRow>,
+    appends: Vec<(RoomId, u64, Vec<Message>)>,
+}
+
+impl Publisher {
+    /// Keeps what the cache will need: the commit itself takes the frames.
+    pub(super) fn prepare(&self, frames: &[CommitFrame]) -> AfterCommit {
+        AfterCommit { frames: frames.to_vec(), rows: Vec::new(), appends: Vec::new() }
+    }
+
+    pub(super) fn offer(&self, after: AfterCommit) {
+        let frames = after.rows.len() as u64;
+        if self.queue.try_send(after).is_err() {
+            self.metrics.bus_dropped_frames.inc_by(frames);
+        }
+    }
+}
+
+impl AfterCommit {
+    /// Takes over what the commit answered: its outbox rows, and the new messages by room.
+    pub(super) fn note(&mut self, outcomes: &[FrameOutcome]) {
+        let mut rooms: HashMap<RoomId, usize> = HashMap::new();
+        for (frame, outcome) in std::mem::take(&mut self.frames).into_iter().zip(outcomes) {
+            let FrameOutcome::Stored { epoch, messages, outbox } = outcome else { continue };
+            self.rows.extend_from_slice(outbox);
+            let index = *rooms.entry(frame.room_id.clone()).or_insert_with(|| {
+                self.appends.push((frame.room_id.clone(), *epoch, Vec::new()));
+                self.appends.len() - 1
+            });
+            for (message, stored) in frame.messages.into_iter().zip(messages) {
+                if !stored.repeated {
+                    self.appends[index].2.push(Message {
+                        id: stored.id,
+                        user_id: frame.user_id.clone(),
+                        username: frame.username.clone(),
+                        content: message.content,
+                    });
+                }
+            }
+        }
+        self.appends.retain(|(_, _, messages)| !messages.is_empty());
+    }
+}
+
+/// Starts a publisher; it ends when its lane does, after what it holds.
+pub(super) fn spawn<H: HotSet, B: Bus>(hotset: H, bus: B, metrics: Metrics) -> Publisher {
+    let (queue, mut commits) = mpsc::channel::<AfterCommit>(WAITING_MAX);
+    let publisher = Publisher { queue, metrics: metrics.clone() };
+    let reach = Arc::new(Reach::new("hot set, appends"));
+    tokio::spawn(async move {
+        while let Some(after) = commits.recv().await {
+            for row in &after.rows {
+                publish_row(&bus, &metrics, row).await;
+            }
+            for (room_id, epoch, messages) in &after.appends {
+                hot(&reach, &metrics, hotset.append_history(room_id, *epoch, messages)).await;
+            }
+        }
+    });
+    publisher
+}
+
+/// Gives the frame of an outbox row to the fast path.
+pub(super) async fn publish_row(bus: &impl Bus, metrics: &Metrics, row: &OutboxRow) {
+    let Some(frame) = bus_frame(row) else {
+        tracing::error!(row = row.id, room = %row.room_id, "outbox row is not a PushMsg");
+        return;
+    };
+    match tokio::time::timeout(PUBLISH_DEADLINE, bus.publish(frame)).await {
+        Ok(()) => metrics.bus_published_frames.inc(),
+        Err(_) => metrics.bus_dropped_frames.inc(),
+    }
+}
+
+fn bus_frame(row: &OutboxRow) -> Option<BusFrame> {
+    let record = PushMsg::decode(row.value.clone()).ok()?;
+    Some(BusFrame {
+        room_id: row.room_id.clone(),
+        epoch: u64::try_from(record.epoch).ok()?,
+        first_seq: u64::try_from(record.first_seq).ok()?,
+        count: u32::try_from(record.count).ok()?,
+        op: record.operation,
+        frame: record.msg,
+    })
+}

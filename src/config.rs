@@ -1,0 +1,238 @@
+//! The configuration of the whole system: one file for every tier.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layers`] | file < environment < `--set`; a wrong key names the nearest right one |
+//! | [`apart`] | what must not live inside a process when tiers run apart |
+//! | `default.toml` | what `corecast default-config` prints; a test holds it to the code |
+
+pub mod apart;
+pub mod layers;
+
+use std::path::{Path, PathBuf};
+
+use corecast_backends::url::Urls;
+use serde::{Deserialize, Serialize};
+
+/// Every key, with its default, unit and range as comments.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of everything that is kept: the embedded store, node ids. Relative paths of
+    /// other keys lie in it. Made when it is absent. Default `data`.
+    pub data_dir: PathBuf,
+    /// What this process writes to stderr.
+    pub telemetry: Telemetry,
+    /// The WebSocket tier.
+    pub gateway: corecast_gateway::config::Config,
+    /// Accounts, rooms, messages.
+    pub logic: corecast_logic::config::Config,
+    /// Log to gateways.
+    pub job: corecast_job::Config,
+    /// Rooms that exist from the start, and what a created one is.
+    pub rooms: corecast_logic::config::Rooms,
+    /// The truth. Default `sqlite:corecast.db`.
+    pub store: Backend,
+    /// Caches and routes. Default `memory:`.
+    pub hotset: Backend,
+    /// The complete path. Default `embedded:`.
+    pub log: Backend,
+    /// The fast path. Default `memory:`.
+    pub bus: Backend,
+    /// Who is there. Default `static:`.
+    pub registry: Backend,
+    /// Off in production.
+    pub debug: Debug,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// `scheme:…`.
+    #[serde(default)]
+    pub url: String,
+    /// A file that holds the URL, so that a password need not stand in the configuration.
+    /// Where it is set it wins over `url`.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
+}
+
+/// What this process writes to stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives as `info,corecast_job=debug`.
+    /// Default `info`.
+    pub level: String,
+    /// Lines for people or for machines. Default `pretty`.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Off in production.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Debug {
+    /// Serve `/debug/echo`, for conformance suites. Default false.
+    pub echo: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let urls = Urls::default();
+        let backend = |url| Backend { url, url_file: None };
+        Self {
+            data_dir: "data".into(),
+            telemetry: Telemetry::default(),
+            gateway: Default::default(),
+            logic: Default::default(),
+            job: Default::default(),
+            rooms: Default::default(),
+            store: backend(urls.store),
+            hotset: backend(urls.hotset),
+            log: backend(urls.log),
+            bus: backend(urls.bus),
+            registry: backend(urls.registry),
+            debug: Debug::default(),
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Pretty }
+    }
+}
+
+/// Why a configuration cannot be used. The operator's to mend; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that cannot be read, or a folder that cannot be made.
+    #[error("cannot use {}: {source}", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, or `--set` without `=`.
+    #[error("{origin}: {reason}")]
+    Syntax {
+        /// Where it stands.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key {key:?} in {origin}: did you mean {nearest:?}?")]
+    UnknownKey {
+        /// With its path.
+        key: String,
+        /// Where it stands.
+        origin: String,
+        /// The known key that looks most like it, with its path.
+        nearest: String,
+    },
+    /// A value of the wrong type or out of its range; names key, value and what is allowed.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Config {
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`], the first one found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let logic = corecast_logic::Config { rooms: self.rooms.clone(), ..self.logic.clone() };
+        self.gateway.validate().map_err(ConfigError::Value)?;
+        logic.validate().map_err(ConfigError::Value)?;
+        self.job.validate().map_err(ConfigError::Value)?;
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::Value("data_dir = \"\": must name a folder".into()));
+        }
+        crate::telemetry::check_level(&self.telemetry.level).map_err(ConfigError::Value)
+    }
+
+    /// The backends' URLs as they were given or as their files hold them.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`].
+    pub fn urls(&self) -> Result<Urls, ConfigError> {
+        let url = |backend: &Backend| backend.resolve(&self.data_dir);
+        Ok(Urls {
+            store: url(&self.store)?,
+            hotset: url(&self.hotset)?,
+            log: url(&self.log)?,
+            bus: url(&self.bus)?,
+            registry: url(&self.registry)?,
+        })
+    }
+
+    /// As TOML, without secrets: what is printed at start.
+    pub fn effective(&self) -> String {
+        let mut shown = self.clone();
+        for backend in
+            [&mut shown.store, &mut shown.hotset, &mut shown.log, &mut shown.bus, &mut shown.registry]
+        {
+            backend.url = without_secrets(&backend.url);
+        }
+        toml::to_string(&shown).expect("the configuration has a TOML form")
+    }
+}
+
+impl Backend {
+    fn resolve(&self, data_dir: &Path) -> Result<String, ConfigError> {
+        let Some(file) = &self.url_file else { return Ok(self.url.clone()) };
+        let path = data_dir.join(file);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(source) => Err(ConfigError::Read { path, source }),
+        }
+    }
+}
+
+/// `scheme://***@host?password=***`: whoever is named before the `@`, and query values whose
+/// name speaks of a secret, are hidden.
+pub fn without_secrets(url: &str) -> String {
+    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
+    let mut shown =
+        match place.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+            Some((scheme, host)) => format!("{scheme}://***@{host}"),
+            None => place.to_owned(),
+        };
+    let secret = |name: &str| {
+        let name = name.to_lowercase();
+        ["password", "passwd", "secret", "token"].iter().any(|word| name.contains(word))
+    };
+    let pairs = query.into_iter().flat_map(|query| query.split('&'));
+    for (index, pair) in pairs.enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) if secret(name) => {
+                shown.push_str(name);
+                shown.push_str("=***");
+            }
+            _ => shown.push_str(pair),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+//! One tier in a process of its own.
+
+use anyhow::Result;
+use corecast_backends::log::AnyConsumer;
+use corecast_backends::url::{self, Backends, Urls};
+use corecast_gateway::control::Gateway;
+use corecast_job::Job;
+use corecast_logic::Logic;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::apart::Tier;
+use crate::config::{Config, ConfigError};
+use crate::{listening, node_id};
+
+/// Runs one tier until `shutdown` and its drain are over. The caller has asked
+/// [`apart::check`](crate::config::apart::check) before.
+///
+/// # Errors
+/// The tier does not start, or ends by itself.
+pub async fn run(tier: Tier, config: &Config, shutdown: CancellationToken) -> Result<()> {
+    let urls = config.urls()?;
+    match tier {
+        Tier::Gateway => {
+            let (bus, registry) = (url::open_bus(&urls.bus)?, url::open_registry(&urls.registry)?);
+            let gateway = Gateway::bind(gateway_config(config)?, config.debug.echo, bus, registry).await?;
+            listening::gateway(&gateway);
+            Ok(gateway.run(shutdown).await?)
+        }
+        Tier::Logic => {
+            let backends = open(config, &urls).await?;
+            let logic = Logic::bind(logic_config(config)?, backends.clone().into()).await?;
+            listening::logic(&logic);
+            let ended = logic.run(shutdown).await;
+            backends.close().await;
+            Ok(ended?)
+        }
+        Tier::Job => {
+            let backends = open(config, &urls).await?;
+            let consumers = consumers(config, &urls, &backends).await?;
+            let job = Job::bind(config.job.clone(), consumers, &backends.registry).await?;
+            listening::job(job.http_addr());
+            let ended = job.run(shutdown).await;
+            backends.close().await;
+            Ok(ended?)
+        }
+    }
+}
+
+/// Opens all backends, in the data folder where they are files.
+///
+/// # Errors
+/// A folder that cannot be made, a wrong URL, a store that refuses.
+pub async fn open(config: &Config, urls: &Urls) -> Result<Backends> {
+    let folder = &config.data_dir;
+    std::fs::create_dir_all(folder).map_err(|source| ConfigError::Read { path: folder.clone(), source })?;
+    Ok(Backends::open(urls, folder).await?)
+}
+
+/// As many consumers as are configured; the embedded log has one.
+///
+/// # Errors
+/// The log refuses.
+pub async fn consumers(config: &Config, urls: &Urls, backends: &Backends) -> Result<Vec<AnyConsumer>> {
+    let count = if url::needs_one_process(&urls.log) { 1 } else { config.job.consumers };
+    let mut consumers = Vec::with_capacity(count);
+    for _ in 0..count {
+        consumers.push(backends.consumer().await?);
+    }
+    Ok(consumers)
+}
+
+/// The gateway's section, with its id.
+///
+/// # Errors
+/// The kept id cannot be read or written.
+pub fn gateway_config(config: &Config) -> Result<corecast_gateway::config::Config> {
+    let id = node_id::resolve(config.gateway.id.as_deref(), &config.data_dir, "gateway")?;
+    Ok(corecast_gateway::config::Config { id: Some(id), ..config.gateway.clone() })
+}
+
+/// The sections of logic, with its id.
+///
+/// # Errors
+/// The kept id cannot be read or written.
+pub fn logic_config(config: &Config) -> Result<corecast_logic::Config> {
+    let id = node_id::resolve(config.logic.id.as_deref(), &config.data_dir, "logic")?;
+    Ok(corecast_logic::Config { id: Some(id), rooms: config.rooms.clone(), ..config.logic.clone() })
+}

@@ -1,0 +1,43 @@
+//! Whole-system tests: the real binary, real sockets, clients that share no code with it.
+//!
+//! | module | promise |
+//! |---|---|
+//! | [`accounts`] | CONTRACT §2: register, log in, log out |
+//! | [`upgrade`] | CONTRACT §2: who gets a WebSocket, and how the others are told |
+//! | [`chat`] | CONTRACT §3: what two people see of each other |
+//! | [`rooms`] | CONTRACT §3, §9: rooms appear, are joined and left |
+//! | [`history`] | CONTRACT §3: paging to the very first message |
+//! | [`refusals`] | CONTRACT §3, DESIGN §8: what is refused, and what survives it |
+//! | [`resume`] | CONTRACT §9: `corecast.v1` |
+//! | [`keys`] | one message per `clientMessageId`, however often it is sent |
+//! | [`logic_http`] | CONTRACT §4 |
+//! | [`pushes`] | CONTRACT §1: `ChatRoom.Comet.Comet` through reflection |
+//! | [`delivery`] | DESIGN §3: everything arrives once and in order, whatever the fast path does |
+//! | [`crash`] | an ack survives `kill -9`; the start is fast; writes are few |
+//! | [`epoch`] | `store new-epoch` voids what clients hold |
+//! | [`gateways`] | DESIGN §3.6: what job owes a gateway that is slow or away |
+//! | [`drain`] | SIGTERM loses nothing |
+//! | [`outage`] | a tier that is away degrades, it does not corrupt |
+//! | [`operations`] | metrics, health, log words, configuration, a kernel without io_uring |
+//!
+//! One test: `cargo test --test system chat::two_users`.
+
+mod support;
+
+mod accounts;
+mod chat;
+mod crash;
+mod delivery;
+mod drain;
+mod epoch;
+mod gateways;
+mod history;
+mod keys;
+mod logic_http;
+mod operations;
+mod outage;
+mod pushes;
+mod refusals;
+mod resume;
+mod rooms;
+mod upgrade;
