@@ -95,7 +95,10 @@ impl Desk {
             let ledger = self.ledger();
             let (records, bytes) = ledger.in_flight();
             let lag = ledger.oldest().map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
-            let lanes = ledger.lanes().map(|(gateway, _, pushes)| (gateway.to_owned(), pushes)).collect();
+            let lanes = ledger
+                .lanes()
+                .map(|(node, lane)| (node.id.clone(), lane.unacked(), lane.skipped()))
+                .collect();
             Snapshot { records, bytes, lag_seconds: lag.as_secs_f64(), lanes }
         };
         self.metrics.text(snapshot)

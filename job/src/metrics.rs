@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     acks: IntCounterVec,
     retries: IntCounterVec,
     lapsed: IntCounterVec,
+    skipped: IntCounterVec,
     lane: IntGaugeVec,
     up: IntGaugeVec,
     latency: HistogramVec,
@@ -106,6 +107,13 @@ impl Metrics {
                 &registry,
                 IntCounterVec::new(opts("lapsed_duties_total", "duties that ended without an ack"), &gateway),
             ),
+            skipped: shown(
+                &registry,
+                IntCounterVec::new(
+                    opts("skipped_pushes_total", "pushes not kept for a gateway that nobody waits for"),
+                    &gateway,
+                ),
+            ),
             lane: shown(
                 &registry,
                 IntGaugeVec::new(opts("lane_pushes", "pushes that wait for the gateway's ack"), &gateway),
@@ -139,7 +147,7 @@ impl Metrics {
     /// The gateway left: names that come and go must not pile up.
     pub(crate) fn forget(&self, gateway: &str) {
         let label = [gateway];
-        for counters in [&self.pushes, &self.acks, &self.retries, &self.lapsed] {
+        for counters in [&self.pushes, &self.acks, &self.retries, &self.lapsed, &self.skipped] {
             let _ = counters.remove_label_values(&label);
         }
         let _ = self.lane.remove_label_values(&label);
@@ -152,8 +160,10 @@ impl Metrics {
         self.in_flight_records.set(gauge(now.records));
         self.in_flight_bytes.set(gauge(now.bytes));
         self.lag.set(now.lag_seconds);
-        for (gateway, pushes) in &now.lanes {
-            self.lane.with_label_values(&[gateway.as_str()]).set(gauge(*pushes));
+        for (gateway, unacked, skipped) in &now.lanes {
+            self.lane.with_label_values(&[gateway.as_str()]).set(gauge(*unacked));
+            let counter = self.skipped.with_label_values(&[gateway.as_str()]);
+            counter.inc_by(skipped.saturating_sub(counter.get()));
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("memory takes every write");
@@ -166,7 +176,8 @@ pub(crate) struct Snapshot {
     pub(crate) records: usize,
     pub(crate) bytes: usize,
     pub(crate) lag_seconds: f64,
-    pub(crate) lanes: Vec<(String, usize)>,
+    /// Gateway, unacked pushes, skipped pushes.
+    pub(crate) lanes: Vec<(String, usize, u64)>,
 }
 
 fn gauge(count: usize) -> i64 {

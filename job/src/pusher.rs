@@ -86,7 +86,7 @@ impl Pusher {
             () = stop.cancelled() => {}
             () = self.drive_streams() => {
                 // Unless it is back already, with a new lane that uses the same names.
-                if self.desk.ledger().lanes().all(|(gateway, ..)| gateway != self.gateway) {
+                if self.desk.ledger().lanes().all(|(node, _)| node.id != self.gateway) {
                     self.desk.metrics.forget(&self.gateway);
                 }
             }

@@ -36,6 +36,7 @@ async fn dead_gateway_is_let_go_after_its_duty_and_costs_that_once() {
     job.metric_is(r#"corecast_job_acks_total{gateway="alive"}"#, 20.0).await;
     job.metric_is("corecast_job_in_flight_records", 0.0).await;
     assert!(again.elapsed() < Duration::from_millis(1_000), "nobody waits for it again");
+    assert_eq!(job.metric(r#"corecast_job_skipped_pushes_total{gateway="dead"}"#).await, Some(19.0));
     assert_eq!(job.metric(r#"corecast_job_lapsed_duties_total{gateway="dead"}"#).await, Some(1.0));
     job.stop().await;
 }

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | [`domain`] | the rules; pure |
 //! | [`service`] | the use cases, over a store, a hot set and a bus |
-//! | [`grpc`] [`http`] | two faces of the same functions: for gateways, for trusted callers |
+//! | `grpc` `http` | two faces of the same functions: for gateways, for trusted callers |
 //! | [`relay`] | outbox → log, where the log is not the outbox itself |
-//! | [`node`] | binds the faces, runs everything until the stop signal |
+//! | `node` | binds the faces, runs everything until the stop signal |
 //! | [`config`] [`error`] [`metrics`] | what their names say |
 //!
 //! Invariants kept here:
@@ -19,6 +19,9 @@
 //!   carries one; without one the faces make it.
 //! - *A dead part degrades, it does not corrupt.* A hot set that does not answer sends
 //!   everybody to the store; a store that does not answer is `UNAVAILABLE`, never "invalid".
+
+// A test that meets the unexpected shall panic where it meets it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
 pub mod domain;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use corecast_backends::bus::{AnyBus, Bus};
 use corecast_backends::hotset::{AnyHotSet, HotSet};
 use corecast_backends::log::{AnyProducer, LogProducer, embedded};
-use corecast_backends::registry::{AnyRegistry, Node, Registry, Role};
+use corecast_backends::registry::{AnyRegistry, Node, Registry, RegistryError, Role};
 use corecast_backends::store::{AnyStore, Store, StoreError};
 use corecast_backends::url;
 use tokio::net::TcpListener;
@@ -25,6 +25,8 @@ use crate::{grpc, http};
 const DRAIN: Duration = Duration::from_secs(5);
 /// The pause between tries of what must succeed before the node is ready.
 const RETRY: Duration = Duration::from_millis(500);
+/// A registry that does not answer in this time is asked again.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(5);
 /// How often ended sessions are deleted. They are refused anyway.
 const SWEEP: Duration = Duration::from_secs(600);
 
@@ -83,6 +85,7 @@ impl<S: Store, H: HotSet, P: LogProducer, B: Bus, R: Registry> Logic<S, H, P, B,
                 tracing::warn!(face, %addr, "bound wider than loopback: this face trusts its caller");
             }
         }
+        tracing::info!(http_addr = %http.1, grpc_addr = %grpc.1, id, "logic bound");
         let metrics = Metrics::new();
         let service = Service::new(&config, store.clone(), hotset, bus, owner.clone(), metrics);
         let seeded = match service.seed_rooms().await {
@@ -173,7 +176,7 @@ impl<S: Store, H: HotSet, P: LogProducer, B: Bus, R: Registry> Logic<S, H, P, B,
             }
         });
         if drained.await.is_err() {
-            tracing::warn!(drain = ?DRAIN, "requests under way cut off");
+            tracing::warn!(drain = ?DRAIN, "what was under way is cut off");
             parts.shutdown().await;
         }
         outcome
@@ -225,7 +228,9 @@ async fn tend<S: Store, H: HotSet, B: Bus, R: Registry>(
 async fn keep_place(registry: impl Registry, node: Node) {
     let mut failed = false;
     loop {
-        match registry.register(Role::Logic, node.clone()).await {
+        let asked = tokio::time::timeout(REGISTER_DEADLINE, registry.register(Role::Logic, node.clone()));
+        let late = |_| Err(RegistryError(format!("no answer in {REGISTER_DEADLINE:?}")));
+        match asked.await.unwrap_or_else(late) {
             Ok(mut lease) => {
                 tracing::info!(id = node.id, grpc_addr = node.grpc_addr, "registered");
                 failed = false;

@@ -1,7 +1,7 @@
 //! Setup: a node on a fresh store, asked over gRPC as gateways ask. Claim: names are one
 //! regardless of case, sessions live and die as told, on every path. Why it matters: two
 //! people with one name, or a session that outlives its logout, cannot be repaired later.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

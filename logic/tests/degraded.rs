@@ -1,7 +1,7 @@
 //! Setup: a node whose hot set answers nothing, or whose store waits, fails or forgets to
 //! answer. Claim: everything stays correct, and what may be repeated is stored once. Why it
 //! matters: parts do die.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Setup: rooms with messages, asked for hellos over gRPC. Claim: a room's contents stop at
 //! its number and reach it; a place the client has reached is continued without a hole or
 //! the room is cut. Why it matters: a membership starts at exactly that number.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Setup: a room with many messages, read page by page over gRPC. Claim: pages meet without
 //! overlap or hole, from the cache as from the store, and an anchor is believed only where it
 //! is stored. Why it matters: a reader who misses a page never knows.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

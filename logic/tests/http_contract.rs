@@ -1,7 +1,7 @@
 //! Setup: a node on a fresh store, asked over HTTP as older callers ask. Claim: each row of
 //! the contract's table for logic, its failures included, is answered to the letter. Why it
 //! matters: gateways and other services of other makers rely on these shapes.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Setup: one node, seen from outside. Claim: it tells whether it is ready, where it is and
 //! what it counts, and it says nothing it should not. Why it matters: operators and balancers
 //! see nothing else.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Setup: a node whose log is not its outbox, but a list in this test that can be made to
 //! fail. Claim: every committed record reaches the log in order, whatever the log does
 //! meanwhile, and no row is left behind. Why it matters: the fast path may lose everything.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! Setup: a node on a fresh store, frames sent over gRPC. Claim: an acknowledged message has
 //! one number, the same at every repeat, and a room's numbers have no holes. Why it matters:
 //! everything downstream trusts these numbers.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 mod support;
 

@@ -42,8 +42,7 @@ async fn the_cookie_is_secure_when_the_request_came_by_tls() {
 async fn a_taken_name_or_email_is_refused_without_regard_to_case() {
     let data = folder();
     let corecast = Corecast::up(data.path()).await;
-    let register = |body| async move { post(corecast.http(), "/api/register", &body).await };
-    assert_eq!(register(person("Ann")).await.status, 204);
+    assert_eq!(post(corecast.http(), "/api/register", &person("Ann")).await.status, 204);
     let same_name = json!({"username": "aNN", "email": "other@example.org", "password": "secret"});
     let same_email = json!({"username": "other", "email": "ANN@example.org", "password": "secret"});
     for (body, id) in [(same_name, "USERNAME_EXISTS"), (same_email, "EMAIL_EXISTS")] {
@@ -102,8 +101,8 @@ async fn logout_ends_the_session_and_closes_its_sockets() {
     let mut new = Browser::knock(corecast.http(), &account.sid).v1().open().await;
     old.hello().await;
     new.hello().await;
-    let other = post(corecast.http(), "/api/login", &json!({"email": account.email, "password": account.password}));
-    let other = other.await.sid();
+    let login = json!({"email": account.email, "password": account.password});
+    let other = post(corecast.http(), "/api/login", &login).await.sid();
     let mut elsewhere = Browser::knock(corecast.http(), &other).open().await;
     elsewhere.hello().await;
 
@@ -138,14 +137,19 @@ async fn json_is_read_whatever_the_content_type_says() {
     for (index, kind) in ["text/plain", "application/x-www-form-urlencoded", ""].into_iter().enumerate() {
         let body = person(&format!("user{index}")).to_string();
         let headers = if kind.is_empty() { vec![] } else { vec![("content-type", kind)] };
-        assert_eq!(post_with(corecast.http(), "/api/register", &headers, &body).await.status, 204, "{kind:?}");
+        assert_eq!(
+            post_with(corecast.http(), "/api/register", &headers, &body).await.status,
+            204,
+            "{kind:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_foreign_origin_is_refused_and_an_allowed_one_is_not() {
     let data = folder();
-    let corecast = Setup::new(data.path()).set("gateway.origins", "[\"https://chat.example.org\"]").start().await;
+    let corecast =
+        Setup::new(data.path()).set("gateway.origins", "[\"https://chat.example.org\"]").start().await;
     let own = format!("http://{}", corecast.http());
     for (index, (origin, status)) in [
         ("https://evil.example", 403),

@@ -14,7 +14,10 @@ async fn a_fresh_store_has_a_room_for_two_newcomers() {
     let rooms = hello["rooms"].as_array().expect("rooms");
     assert_eq!(rooms.len(), 1, "global is in no hello: {hello}");
     let room = &rooms[0];
-    assert_eq!((&room["id"], &room["name"], &room["creator_id"]), (&json!(GENERAL), &json!("General"), &json!("")));
+    assert_eq!(
+        (&room["id"], &room["name"], &room["creator_id"]),
+        (&json!(GENERAL), &json!("General"), &json!(""))
+    );
     assert_eq!((&room["hasMoreMessages"], &room["messages"]), (&json!(false), &json!([])));
     assert_eq!((&room["lastSeq"], &room["kind"]), (&json!(0), &json!("default")));
     assert!(room["epoch"].as_u64().is_some_and(|epoch| epoch < 1 << 53));
@@ -79,10 +82,11 @@ async fn a_newcomer_sees_what_was_said_before() {
     for index in 1..=40 {
         of_ann.say(GENERAL, &format!("message {index}")).await;
     }
-    of_ann.frame_where("serverMessages", |payload| {
-        payload["messages"].as_array().is_some_and(|list| list.iter().any(|message| message["seq"] == 40))
-    })
-    .await;
+    of_ann
+        .frame_where("serverMessages", |payload| {
+            payload["messages"].as_array().is_some_and(|list| list.iter().any(|message| message["seq"] == 40))
+        })
+        .await;
     let hello = Browser::knock(corecast.http(), &bob.sid).open().await.hello().await;
     let room = &hello["rooms"][0];
     let messages = room["messages"].as_array().expect("messages");
@@ -114,7 +118,11 @@ async fn the_messages_of_one_frame_stay_together() {
     browser.send("clientMessages", json!({"roomId": GENERAL, "messages": messages})).await;
     let payload = browser.frame("serverMessages").await;
     let seen = payload["messages"].as_array().expect("messages");
-    assert_eq!(seen.iter().map(seq).collect::<Vec<_>>(), (1..=64).collect::<Vec<_>>(), "one frame, one range");
+    assert_eq!(
+        seen.iter().map(seq).collect::<Vec<_>>(),
+        (1..=64).collect::<Vec<_>>(),
+        "one frame, one range"
+    );
 }
 
 #[tokio::test]

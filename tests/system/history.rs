@@ -36,7 +36,12 @@ async fn page(browser: &mut Browser, payload: Value) -> Value {
 }
 
 fn numbers(page: &Value) -> Vec<u64> {
-    page["messages"].as_array().expect("messages").iter().map(|one| one["seq"].as_u64().expect("seq")).collect()
+    page["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|one| one["seq"].as_u64().expect("seq"))
+        .collect()
 }
 
 #[tokio::test]
@@ -128,6 +133,9 @@ async fn what_is_no_id_of_this_room_gets_an_error() {
         browser.send("requestRoomHistory", json!({"roomId": GENERAL, "firstMessageId": anchor})).await;
         let error = browser.frame("error").await;
         assert_eq!(error["code"], "UNKNOWN_MESSAGE", "{anchor}: {error}");
-        assert_eq!((&error["requestType"], &error["roomId"]), (&json!("requestRoomHistory"), &json!(GENERAL)));
+        assert_eq!(
+            (&error["requestType"], &error["roomId"]),
+            (&json!("requestRoomHistory"), &json!(GENERAL))
+        );
     }
 }

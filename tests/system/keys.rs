@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use crate::support::{Browser, Corecast, GENERAL, folder};
 
 fn frame(entries: &[(&str, &str)]) -> Value {
-    let messages: Vec<Value> = entries
-        .iter()
-        .map(|(key, content)| json!({"content": content, "clientMessageId": key}))
-        .collect();
+    let messages: Vec<Value> =
+        entries.iter().map(|(key, content)| json!({"content": content, "clientMessageId": key})).collect();
     json!({"roomId": GENERAL, "messages": messages})
 }
 
@@ -19,7 +17,9 @@ async fn acked(browser: &mut Browser) -> Vec<(String, u64)> {
     let ack = browser.frame("ack").await;
     let entries = ack["messages"].as_array().expect("messages").iter();
     entries
-        .map(|one| (one["clientMessageId"].as_str().expect("key").to_owned(), one["seq"].as_u64().expect("seq")))
+        .map(|one| {
+            (one["clientMessageId"].as_str().expect("key").to_owned(), one["seq"].as_u64().expect("seq"))
+        })
         .collect()
 }
 

@@ -56,7 +56,10 @@ async fn hello_is_the_frame_a_browser_gets() {
     let answer = post(corecast.logic(), "/logic/hello", &json!({"userId": ann.id, "username": "ann"})).await;
     assert_eq!(answer.status, 200);
     let frame = answer.json();
-    assert_eq!((&frame["type"], &frame["payload"]["me"]), (&json!("hello"), &json!({"id": ann.id, "username": "ann"})));
+    assert_eq!(
+        (&frame["type"], &frame["payload"]["me"]),
+        (&json!("hello"), &json!({"id": ann.id, "username": "ann"}))
+    );
     assert_eq!(frame["payload"]["rooms"][0]["id"], GENERAL);
     let shown = Browser::knock(corecast.http(), &ann.sid).open().await.hello().await;
     assert_eq!(frame["payload"], shown);
@@ -112,7 +115,8 @@ async fn history_takes_the_frame_and_the_flat_form() {
     for index in 1..=5 {
         post(corecast.logic(), "/logic/send", &send(&ann, &format!("message {index}"))).await;
     }
-    let flat = json!({"roomId": GENERAL, "firstMessageId": "", "count": 2, "userId": ann.id, "username": "ann"});
+    let flat =
+        json!({"roomId": GENERAL, "firstMessageId": "", "count": 2, "userId": ann.id, "username": "ann"});
     let framed = json!({"type": "requestRoomHistory", "payload": flat});
     let page = post(corecast.logic(), "/logic/room_history", &flat).await.json();
     assert_eq!(page["type"], "serverRoomHistory");
@@ -150,7 +154,10 @@ async fn a_room_is_created_in_both_forms_and_a_taken_name_is_four_empty_strings(
         let answer = post(corecast.logic(), "/logic/room/create", body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let frame = answer.json();
-        assert_eq!((&frame["type"], &frame["payload"]["roomName"]), (&json!("serverCreateRoom"), &json!(name)));
+        assert_eq!(
+            (&frame["type"], &frame["payload"]["roomName"]),
+            (&json!("serverCreateRoom"), &json!(name))
+        );
         assert_eq!(frame["payload"]["creatorId"], ann.id.as_str());
         assert_eq!(browser.frame("serverCreateRoom").await["roomId"], frame["payload"]["roomId"]);
     }

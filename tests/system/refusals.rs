@@ -57,7 +57,10 @@ async fn fields_outside_their_limits_are_named() {
     let many = |count: usize| send(Value::Array(vec![json!({"content": "x"}); count]));
     for (frame, field) in [
         (json!({"type": "clientMessages", "payload": {"messages": [{"content": "x"}]}}), "roomId"),
-        (json!({"type": "clientMessages", "payload": {"roomId": 7, "messages": [{"content": "x"}]}}), "roomId"),
+        (
+            json!({"type": "clientMessages", "payload": {"roomId": 7, "messages": [{"content": "x"}]}}),
+            "roomId",
+        ),
         (json!({"type": "clientMessages", "payload": {"roomId": GENERAL}}), "messages"),
         (many(0), "messages"),
         (many(65), "messages"),
@@ -87,7 +90,8 @@ async fn a_frame_is_stored_all_or_none() {
 
 /// A frame of exactly this many bytes that is refused only if it is too big.
 fn frame_of(bytes: usize) -> String {
-    let frame = |padding: usize| format!(r#"{{"type":"nothing","payload":{{"padding":"{}"}}}}"#, "x".repeat(padding));
+    let frame =
+        |padding: usize| format!(r#"{{"type":"nothing","payload":{{"padding":"{}"}}}}"#, "x".repeat(padding));
     frame(bytes - frame(0).len())
 }
 
@@ -95,7 +99,11 @@ fn frame_of(bytes: usize) -> String {
 async fn a_frame_over_64_kib_closes_with_1009() {
     let (_data, corecast, mut browser) = one_browser().await;
     for bytes in [(64 << 10) - 1, 64 << 10] {
-        assert_eq!(refused(&mut browser, &frame_of(bytes)).await["code"], "UNKNOWN_TYPE", "{bytes} bytes fit");
+        assert_eq!(
+            refused(&mut browser, &frame_of(bytes)).await["code"],
+            "UNKNOWN_TYPE",
+            "{bytes} bytes fit"
+        );
     }
     browser.send_text(frame_of((64 << 10) + 1)).await;
     assert_eq!(browser.closed().await, Some(1009));

@@ -40,12 +40,23 @@ impl Stage {
     async fn general_of_hello(&self, cursors: Vec<(String, u64, u64)>) -> Value {
         let mut again = Browser::knock(self.corecast.http(), &self.sid).resume(cursors).open().await;
         let hello = again.hello().await;
-        hello["rooms"].as_array().expect("rooms").iter().find(|room| room["id"] == GENERAL).expect("it").clone()
+        hello["rooms"]
+            .as_array()
+            .expect("rooms")
+            .iter()
+            .find(|room| room["id"] == GENERAL)
+            .expect("it")
+            .clone()
     }
 }
 
 fn numbers(room: &Value) -> Vec<u64> {
-    room["messages"].as_array().expect("messages").iter().map(|one| one["seq"].as_u64().expect("seq")).collect()
+    room["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|one| one["seq"].as_u64().expect("seq"))
+        .collect()
 }
 
 #[tokio::test]
@@ -89,7 +100,10 @@ async fn more_than_fits_a_hello_is_cut() {
     let epoch = stage.epoch();
     stage.say(50, &"x".repeat(4096)).await;
     let room = stage.general_of_hello(vec![(GENERAL.into(), epoch, 1)]).await;
-    assert_eq!((&room["cut"], &room["hasMoreMessages"], &room["lastSeq"]), (&json!(true), &json!(true), &json!(51)));
+    assert_eq!(
+        (&room["cut"], &room["hasMoreMessages"], &room["lastSeq"]),
+        (&json!(true), &json!(true), &json!(51))
+    );
     let held = numbers(&room);
     assert!(held.len() < 50 && held.last() == Some(&51), "{held:?}");
     assert!(room.to_string().len() <= 160 << 10, "about 128 KiB: {}", room.to_string().len());

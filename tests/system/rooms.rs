@@ -31,7 +31,10 @@ async fn a_room_created_while_others_are_online_appears_everywhere_once() {
     let hello = Browser::knock(corecast.http(), &bob.sid).open().await.hello().await;
     let rooms = hello["rooms"].as_array().expect("rooms");
     let found = rooms.iter().find(|known| known["id"] == room.as_str()).expect("it is in a later hello");
-    assert_eq!((&found["name"], &found["creator_id"], &found["lastSeq"]), (&json!("dpdk"), &json!(ann.id), &json!(1)));
+    assert_eq!(
+        (&found["name"], &found["creator_id"], &found["lastSeq"]),
+        (&json!("dpdk"), &json!(ann.id), &json!(1))
+    );
 }
 
 #[tokio::test]
@@ -65,7 +68,10 @@ async fn a_room_name_has_1_to_64_characters() {
             assert_eq!(browser.frame("serverCreateRoom").await["roomName"], name.as_str());
         } else {
             let error = browser.frame("error").await;
-            assert_eq!((&error["code"], &error["requestType"]), (&json!("BAD_INPUT"), &json!("clientCreateRoom")));
+            assert_eq!(
+                (&error["code"], &error["requestType"]),
+                (&json!("BAD_INPUT"), &json!("clientCreateRoom"))
+            );
             assert!(error["message"].as_str().is_some_and(|message| message.contains("roomName")), "{error}");
         }
     }
@@ -97,7 +103,10 @@ async fn a_public_room_is_heard_by_those_who_joined_it() {
 
     member.send("join", json!({ "roomId": room })).await;
     let joined = member.frame("joined").await;
-    assert_eq!((&joined["id"], &joined["kind"], &joined["lastSeq"]), (&json!(room), &json!("public"), &json!(1)));
+    assert_eq!(
+        (&joined["id"], &joined["kind"], &joined["lastSeq"]),
+        (&json!(room), &json!("public"), &json!(1))
+    );
     assert_eq!(joined["messages"][0]["content"], "the creator is joined");
     creator.say(&room, "two are here").await;
     assert_eq!(member.message(&room).await["seq"], 2);
@@ -112,7 +121,10 @@ async fn a_public_room_is_heard_by_those_who_joined_it() {
     for browser in [&mut member, &mut stranger] {
         browser.message(GENERAL).await;
         let waiting = browser.kinds_waiting();
-        assert!(!waiting.contains(&"serverMessages".to_owned()), "nothing of a room one is not in: {waiting:?}");
+        assert!(
+            !waiting.contains(&"serverMessages".to_owned()),
+            "nothing of a room one is not in: {waiting:?}"
+        );
     }
 }
 
@@ -151,7 +163,8 @@ async fn a_join_with_a_place_continues_there() {
     let epoch = if epoch > 0 { json!(epoch) } else { member.frame("joined").await["epoch"].clone() };
     member.send("leave", json!({ "roomId": room })).await;
     member.send("join", json!({"roomId": room, "epoch": epoch, "seq": 3})).await;
-    let joined = member.frame_where("joined", |payload| payload["messages"].as_array().is_some_and(|m| m.len() == 2));
+    let joined =
+        member.frame_where("joined", |payload| payload["messages"].as_array().is_some_and(|m| m.len() == 2));
     let joined = joined.await;
     assert_eq!((&joined["messages"][0]["seq"], &joined["lastSeq"]), (&json!(4), &json!(5)));
 }
@@ -165,13 +178,20 @@ async fn global_and_unknown_rooms_cannot_be_named() {
     browser.hello().await;
     for room in ["global", "room-999"] {
         for (kind, payload) in [
-            ("clientMessages", json!({"roomId": room, "messages": [{"content": "x", "clientMessageId": "k"}]})),
+            (
+                "clientMessages",
+                json!({"roomId": room, "messages": [{"content": "x", "clientMessageId": "k"}]}),
+            ),
             ("requestRoomHistory", json!({"roomId": room})),
             ("join", json!({"roomId": room})),
         ] {
             browser.send(kind, payload).await;
             let error = browser.frame("error").await;
-            assert_eq!((&error["code"], &error["requestType"]), (&json!("UNKNOWN_ROOM"), &json!(kind)), "{room}");
+            assert_eq!(
+                (&error["code"], &error["requestType"]),
+                (&json!("UNKNOWN_ROOM"), &json!(kind)),
+                "{room}"
+            );
             assert_eq!(error["roomId"], room);
             if kind == "clientMessages" {
                 assert_eq!(error["clientMessageId"], "k");

@@ -67,7 +67,8 @@ async fn other_paths_have_no_websocket() {
     let corecast = Corecast::up(data.path()).await;
     let account = corecast.account("ann").await;
     for path in ["/api/nothing", "/debug/echo"] {
-        let Err(Error::Http(response)) = Browser::knock(corecast.http(), &account.sid).path(path).try_open().await
+        let Err(Error::Http(response)) =
+            Browser::knock(corecast.http(), &account.sid).path(path).try_open().await
         else {
             panic!("{path} was upgraded");
         };

@@ -125,6 +125,7 @@ pub struct Lane {
     sent: usize,
     batches: VecDeque<Sent>,
     next_batch: u64,
+    skipped: u64,
 }
 
 #[derive(Debug)]
@@ -158,6 +159,7 @@ impl Lane {
             sent: 0,
             batches: VecDeque::new(),
             next_batch: 1,
+            skipped: 0,
         }
     }
 
@@ -169,6 +171,12 @@ impl Lane {
     /// Unacked pushes.
     pub fn unacked(&self) -> usize {
         self.items.len()
+    }
+
+    /// Pushes that were not kept for the gateway, because it lapsed or is on probation with
+    /// a full lane. Its tail check finds the numbered ones.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Must reading the log stop for this gateway?
@@ -193,13 +201,15 @@ impl Lane {
     /// A push was planned. True: it is owed, its record is to be held until the ticket comes
     /// back.
     pub fn offer(&mut self, push: &Arc<Planned>, ticket: Ticket, now: Time) -> bool {
-        let owed = match self.standing {
-            _ if self.leaving => return false,
-            Standing::Owed => true,
-            Standing::Probation if self.is_at_bound() => return false,
-            Standing::Probation => false,
-            Standing::Lapsed => return false,
-        };
+        if self.leaving {
+            return false;
+        }
+        let full = self.standing == Standing::Probation && self.is_at_bound();
+        if full || self.standing == Standing::Lapsed {
+            self.skipped += 1;
+            return false;
+        }
+        let owed = self.standing == Standing::Owed;
         self.bytes += push.bytes;
         self.items.push_back(Item {
             push: push.clone(),

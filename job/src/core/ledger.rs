@@ -9,7 +9,7 @@ use corecast_backends::log::Token;
 use corecast_backends::registry::Node;
 
 use super::Time;
-use super::duty::{AckBeyond, Lane, Limits, Planned, Standing, Taken, Transmit, Verdict};
+use super::duty::{AckBeyond, Lane, Limits, Planned, Taken, Transmit, Verdict};
 use super::window::{Ticket, Window};
 
 /// Names a lane; never used again, so that a task of a gateway that left cannot meddle with
@@ -163,9 +163,9 @@ impl Ledger {
         self.windows.iter().filter_map(Window::oldest).min()
     }
 
-    /// For each gateway: id, standing, unacked pushes.
-    pub fn lanes(&self) -> impl Iterator<Item = (&str, Standing, usize)> {
-        self.lanes.values().map(|(node, lane)| (node.id.as_str(), lane.standing(), lane.unacked()))
+    /// Each gateway's node and lane.
+    pub fn lanes(&self) -> impl Iterator<Item = (&Node, &Lane)> {
+        self.lanes.values().map(|(node, lane)| (node, lane))
     }
 
     fn release_all(&mut self, tickets: Vec<Ticket>) {

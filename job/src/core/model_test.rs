@@ -161,7 +161,10 @@ impl World {
     }
 
     fn standing(&self, name: &str) -> Option<(Standing, usize)> {
-        self.ledger.lanes().find(|(id, ..)| *id == name).map(|(_, standing, waiting)| (standing, waiting))
+        self.ledger
+            .lanes()
+            .find(|(node, _)| node.id == name)
+            .map(|(_, lane)| (lane.standing(), lane.unacked()))
     }
 
     fn transmit(&mut self, name: &str) {
@@ -243,8 +246,8 @@ impl World {
         let owed: BTreeSet<String> = self
             .ledger
             .lanes()
-            .filter(|(_, standing, _)| *standing == Standing::Owed)
-            .map(|(id, ..)| id.to_owned())
+            .filter(|(_, lane)| lane.standing() == Standing::Owed)
+            .map(|(node, _)| node.id.clone())
             .collect();
         for (name, gateway) in &mut self.gateways {
             if !gateway.listed && !owed.contains(name) {

@@ -2,9 +2,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`body`] | request bodies: read with a bound, parsed whatever the Content-Type |
-//! | [`answer`] | responses and failures as they stand in the contract |
-//! | [`routes`] | one function per path |
+//! | `body` | request bodies: read with a bound, parsed whatever the Content-Type |
+//! | `answer` | responses and failures as they stand in the contract |
+//! | `routes` | one function per path |
 
 mod answer;
 mod body;

@@ -19,6 +19,8 @@ use crate::error::Failure;
 
 /// What a room object of the frame takes beside its messages and names, bytes.
 const ROOM_OBJECT_BYTES: usize = 160;
+/// No message object is smaller: names of fields, punctuation and a few digits, bytes.
+const MESSAGE_BYTES_MIN: usize = 80;
 /// Messages never get less than this of a hello, however many rooms it lists, bytes.
 const MESSAGES_BYTES_MIN: usize = limits::HELLO_BYTES / 4;
 /// `max_bytes` of a request at most.
@@ -41,14 +43,16 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
         }
         let count = newest_count(request.count)?;
         let cursors = distinct(request.rooms)?;
+        let wanted_bytes = wanted_bytes(request.max_bytes);
         let snapshot = self
             .ask(self.store.snapshot(SnapshotQuery {
                 defaults: request.defaults,
                 rooms: cursors.iter().map(|(id, place)| (id.clone(), *place)).collect(),
                 count,
-                after_max: limits::GAP_MESSAGES as u32,
+                // More cannot fit: the store need not look at them.
+                after_max: (wanted_bytes / MESSAGE_BYTES_MIN).min(limits::GAP_MESSAGES as usize) as u32,
                 // Bytes of content, which is less than bytes of JSON: the rest is cut below.
-                max_bytes: wanted_bytes(request.max_bytes),
+                max_bytes: wanted_bytes,
             }))
             .await?;
 
@@ -156,5 +160,24 @@ fn room_snapshot(shown: &store::RoomSnapshot, encoded: &Encoded, share: Share) -
         has_more: first_seq > 1,
         cut: shown.cut || share.cut,
         messages: Bytes::from(encoded.array(share.start..encoded.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corecast_backends::store::Message;
+    use corecast_proto::ids::MessageId;
+
+    use super::*;
+
+    #[test]
+    fn the_smallest_message_is_not_smaller_than_assumed() {
+        let smallest = Message {
+            id: MessageId { ms: 1_000_000_000_000, seq: 1 },
+            user_id: String::new(),
+            username: String::new(),
+            content: String::new(),
+        };
+        assert!(Encoded::of(&[smallest]).array_bytes(0..1) - 2 >= MESSAGE_BYTES_MIN);
     }
 }

@@ -8,7 +8,6 @@
 //! What follows a commit (fast path, cache) runs behind it on a task of its own, in order,
 //! so a slow cache does not slow the next commit.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,6 +136,7 @@ pub(super) fn spawn<S: Store, H: HotSet, B: Bus>(
             let lane = Lane {
                 store: store.clone(),
                 groups,
+                held_back: None,
                 limits,
                 publisher: publish::spawn(hotset.clone(), bus.clone(), metrics.clone()),
                 metrics: metrics.clone(),
@@ -156,6 +156,8 @@ pub(super) fn spawn<S: Store, H: HotSet, B: Bus>(
 struct Lane<S> {
     store: S,
     groups: mpsc::Receiver<Group>,
+    /// Taken from the queue, but too large for the batch that was under way.
+    held_back: Option<Group>,
     limits: Limits,
     publisher: Publisher,
     metrics: Metrics,
@@ -164,16 +166,14 @@ struct Lane<S> {
 
 impl<S: Store> Lane<S> {
     async fn run(mut self) {
-        let mut held_back = VecDeque::with_capacity(1);
-        while let Some(batch) = self.next_batch(&mut held_back).await {
+        while let Some(batch) = self.next_batch().await {
             self.commit(batch).await;
         }
     }
 
-    /// Everything that waits, up to the bounds of a commit. A group that no longer fits is
-    /// held back for the next batch.
-    async fn next_batch(&mut self, held_back: &mut VecDeque<Group>) -> Option<Vec<Group>> {
-        let first = match held_back.pop_front() {
+    /// Everything that waits, up to the bounds of a commit.
+    async fn next_batch(&mut self) -> Option<Vec<Group>> {
+        let first = match self.held_back.take() {
             Some(group) => group,
             None => self.groups.recv().await?,
         };
@@ -183,7 +183,7 @@ impl<S: Store> Lane<S> {
             frames += group.frames.len();
             bytes += group.bytes;
             if frames > self.limits.commit_frames_max || bytes > self.limits.commit_bytes_max {
-                held_back.push_back(group);
+                self.held_back = Some(group);
                 break;
             }
             batch.push(group);

@@ -3,15 +3,15 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`register`] [`login`] [`logout`] [`verify`] | accounts and sessions |
-//! | [`hello`] [`history`] [`range`] [`heads`] [`rooms`] | reads |
-//! | [`send`] [`create_room`] | writes that take a number |
-//! | [`routes`] | who is connected where |
-//! | [`lane`] | sends that wait together are committed together |
-//! | [`publish`] | what follows a commit: fast path and cache |
-//! | [`password`] | argon2id off the async threads, bounded |
-//! | [`known`] | small bounded memories of what never changes |
-//! | [`reach`] | one log line per change of state of a backend |
+//! | `register` `login` `logout` `verify` | accounts and sessions |
+//! | `hello` `history` `range` `heads` `rooms` | reads |
+//! | `send` `create_room` | writes that take a number |
+//! | `routes` | who is connected where |
+//! | `lane` | sends that wait together are committed together |
+//! | `publish` | what follows a commit: fast path and cache |
+//! | `password` | argon2id off the async threads, bounded |
+//! | `known` | small bounded memories of what never changes |
+//! | `reach` | one log line per change of state of a backend |
 
 mod create_room;
 mod heads;

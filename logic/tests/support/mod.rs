@@ -2,7 +2,8 @@
 //! system.
 //!
 //! Each test file takes what it needs of this.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate and uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test panics where it meets the unexpected")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -290,11 +290,7 @@ impl Browser {
         self.closed().await;
     }
 
-    fn over(
-        socket: WebSocketStream<TcpStream>,
-        headers: HeaderMap,
-        record: Option<Arc<Connection>>,
-    ) -> Self {
+    fn over(socket: WebSocketStream<TcpStream>, headers: HeaderMap, record: Option<Arc<Connection>>) -> Self {
         let (sink, mut stream) = socket.split();
         let (tell, inbox) = mpsc::unbounded_channel();
         let reached = Reached::default();
@@ -362,7 +358,9 @@ fn keep_position(reached: &Reached, text: &str) {
         Some("serverMessages") => {
             let last = payload["messages"].as_array().and_then(|list| list.last());
             let room = payload["roomId"].as_str().unwrap_or_default();
-            if let (Some(place), Some(seq)) = (reached.get_mut(room), last.and_then(|last| last["seq"].as_u64())) {
+            if let (Some(place), Some(seq)) =
+                (reached.get_mut(room), last.and_then(|last| last["seq"].as_u64()))
+            {
                 place.1 = seq;
             }
         }

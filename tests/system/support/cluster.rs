@@ -122,7 +122,8 @@ impl Cluster {
         let gateway =
             Gateway::bind(config, false, self.fast_path.clone(), registry).await.expect("the gateway binds");
         let (http, metrics) = (gateway.http_addr(), gateway.metrics_addr());
-        let tier = Tier::run(|stop| async move { gateway.run(stop).await.map_err(|error| error.to_string()) });
+        let tier =
+            Tier::run(|stop| async move { gateway.run(stop).await.map_err(|error| error.to_string()) });
         self.gateways.push(GatewayTier { tier: Some(tier), http, metrics });
         self.gateways.len() - 1
     }
