@@ -46,7 +46,6 @@ pub fn say(text: &str) {
 
 fn line(tier: &str, kind: &str, addr: SocketAddr) {
     say(&format!("listening tier={tier} kind={kind} addr={addr}"));
-    tracing::info!(tier, kind, %addr, "listening");
 }
 
 #[cfg(test)]

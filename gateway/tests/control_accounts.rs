@@ -4,6 +4,8 @@
 
 mod control_support;
 
+use std::sync::atomic::Ordering;
+
 use control_support::{ANN, World, within};
 use reqwest::{Client, Response, StatusCode};
 
@@ -79,7 +81,10 @@ async fn bodies_paths_and_methods_have_their_own_errors() {
     let world = World::start().await;
     let large = format!(r#"{{"email":"{}"}}"#, "x".repeat(64 << 10));
     assert_eq!(post(&world, "/api/login", &large).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(refused(post(&world, "/api/nothing", "{}").await).await, (404, error("NOT_FOUND", "no such path")));
+    assert_eq!(
+        refused(post(&world, "/api/nothing", "{}").await).await,
+        (404, error("NOT_FOUND", "no such path"))
+    );
     let get = Client::new().get(world.url("/api/login")).send().await.expect("answered");
     assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(get.headers()["x-content-type-options"], "nosniff");
@@ -97,6 +102,15 @@ async fn logic_away_is_503_with_a_time_to_come_back() {
         assert_eq!(response.headers()["retry-after"], "1", "{path}");
         assert_eq!(refused(response).await, (503, error("UNAVAILABLE", "logic cannot be reached")), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_registration_that_may_have_arrived_is_not_sent_again() {
+    let world = World::start().await;
+    world.logic.down.store(true, Ordering::SeqCst);
+    let body = r#"{"username":"ann","email":"a@b.c","password":"x"}"#;
+    assert_eq!(post(&world, "/api/register", body).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.logic.registers.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -61,9 +61,9 @@ async fn a_session_that_ended_elsewhere_is_closed_at_the_next_check() {
 
 #[tokio::test]
 async fn an_outage_closes_nobody_and_readiness_tells_it() {
-    let world = World::start_with(|config| config.limits.session_check_ms = 1_000).await;
+    let mut world = World::start_with(|config| config.limits.session_check_ms = 1_000).await;
     let mut browser = world.old_client().await;
-    world.stop_logic();
+    world.stop_logic().await;
     eventually("not ready", async || {
         let url = format!("http://{}/readyz", world.metrics);
         reqwest::get(url).await.is_ok_and(|response| response.status().as_u16() == 503)

@@ -19,7 +19,10 @@ async fn a_message_reaches_everybody_and_only_v1_gets_an_ack() {
     old.say(ROOM, "two", Some("k2")).await;
     // The next frame is the message itself: no ack before it.
     let frame = old.next_frame().await;
-    assert_eq!((&frame["type"], &frame["payload"]["messages"][0]["content"]), (&"serverMessages".into(), &"two".into()));
+    assert_eq!(
+        (&frame["type"], &frame["payload"]["messages"][0]["content"]),
+        (&"serverMessages".into(), &"two".into())
+    );
     old.send("{").await;
     assert_eq!(old.next_frame().await["type"], "error", "and none after it");
 }
@@ -36,9 +39,9 @@ async fn a_repeated_key_is_stored_once_and_answered_twice() {
 
 #[tokio::test]
 async fn logic_away_is_an_error_frame_for_each_key_and_the_connection_lives() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let mut v1 = world.v1_client().await;
-    world.stop_logic();
+    world.stop_logic().await;
     v1.send(&format!(
         r#"{{"type":"clientMessages","payload":{{"roomId":"{ROOM}","messages":[{{"content":"a","clientMessageId":"k1"}},{{"content":"b","clientMessageId":"k2"}}]}}}}"#
     ))
@@ -61,7 +64,8 @@ async fn a_send_is_retried_with_its_key_while_logic_is_away_for_a_moment() {
     let mut v1 = world.v1_client().await;
     world.logic.down.store(true, Ordering::SeqCst);
     v1.say(ROOM, "patient", Some("k1")).await;
-    control_support::eventually("a second attempt", async || world.logic.sends.load(Ordering::SeqCst) > 1).await;
+    control_support::eventually("a second attempt", async || world.logic.sends.load(Ordering::SeqCst) > 1)
+        .await;
     world.logic.down.store(false, Ordering::SeqCst);
     assert_eq!(v1.next_of("ack").await["messages"][0]["seq"], 1);
 }

@@ -81,6 +81,7 @@ impl<C: LogConsumer> Job<C> {
         if !http_addr.ip().is_loopback() {
             warn!(%http_addr, "job's health and metrics trust their caller and are bound beyond loopback");
         }
+        info!(%http_addr, consumers = consumers.len(), "job bound");
         Ok(Self { nodes: registry.nodes(Role::Gateway), config, consumers, listener, http_addr })
     }
 

@@ -22,6 +22,7 @@
 //!
 //! One test: `cargo test --test system chat::two_users`.
 
+#[allow(unreachable_pub, reason = "a test binary has no outside; `pub` says what the tests may use")]
 mod support;
 
 mod accounts;

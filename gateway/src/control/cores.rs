@@ -81,3 +81,50 @@ impl Cores {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::mailbox::{Inbox, Waker};
+
+    fn cores(capacities: [usize; 2]) -> (Cores, Vec<Inbox>) {
+        let waits = IntCounter::new("waits", "waits").expect("a valid name");
+        let ends = capacities.map(|capacity| Mailbox::new(capacity, 1 << 20, Waker::none()));
+        let (mailboxes, inboxes) = ends.into_iter().unzip();
+        (Cores::new(mailboxes, waits), inboxes)
+    }
+
+    fn signed_out() -> Command {
+        Command::CloseSession { sid: "s".into() }
+    }
+
+    #[test]
+    fn a_push_that_one_core_cannot_take_reaches_none() {
+        let (cores, mut inboxes) = cores([2, 1]);
+        assert!(cores.offer_all(signed_out));
+        assert!(!cores.offer_all(signed_out));
+        assert!(inboxes[0].pop().is_some() && inboxes[0].pop().is_none(), "only the first one");
+        assert!(inboxes[1].pop().is_some());
+        assert!(cores.offer_all(signed_out), "the place reserved on the other core was given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_waits_for_a_place_and_is_not_lost() {
+        let (cores, mut inboxes) = cores([1, 1]);
+        cores.queue(0, signed_out()).await;
+        let waiting = cores.queue(0, signed_out());
+        let shard = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(inboxes[0].pop().is_some());
+        };
+        tokio::join!(waiting, shard);
+        assert!(inboxes[0].pop().is_some());
+        assert_eq!(cores.waits.get(), 1);
+    }
+
+    #[test]
+    fn upgraded_sockets_go_to_the_cores_in_turn() {
+        let (cores, _inboxes) = cores([1, 1]);
+        assert_eq!([cores.next(), cores.next(), cores.next()], [0, 1, 0]);
+    }
+}

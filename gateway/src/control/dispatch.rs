@@ -37,13 +37,13 @@ fn handle(shared: &Arc<Shared>, http: &Arc<PlainHttp>, drained: &watch::Sender<u
             // An echo connection has no session and asks nothing.
             if !request.echo {
                 shared.connections.begin(conn);
-                shared.workers.spawn(connect(shared.clone(), conn, request));
+                spawn(shared, connect(shared.clone(), conn, request));
             }
         }
         Event::Text { conn, session, text, v1 } => {
             if let Arrival::Start(session) = shared.connections.text(conn, session, text) {
                 let worker = Worker::new(shared.clone(), conn, session, v1);
-                shared.workers.spawn(worker.run());
+                spawn(shared, worker.run());
             }
         }
         Event::Lagging { .. } | Event::Left { .. } | Event::Stale { .. } => shared.hub.event(event),
@@ -56,4 +56,12 @@ fn handle(shared: &Arc<Shared>, http: &Arc<PlainHttp>, drained: &watch::Sender<u
         Event::Http { fd, read, peer } => http.serve(fd, read, peer),
         Event::Drained { .. } => drained.send_modify(|count| *count += 1),
     }
+}
+
+/// A worker that a drain waits for, and that ends with the gateway.
+fn spawn(shared: &Shared, worker: impl Future<Output = ()> + Send + 'static) {
+    let stop = shared.stop.clone();
+    shared.workers.spawn(async move {
+        stop.run_until_cancelled_owned(worker).await;
+    });
 }

@@ -139,7 +139,9 @@ fn outcome(result: Option<pb::FrameResult>, messages: usize) -> Result<Vec<pb::S
     match result {
         Some(pb::FrameResult { refusal: Some(refusal), .. }) => Err(refusal.into()),
         Some(result) if result.messages.len() == messages => Ok(result.messages),
-        _ => Err(Refused::new(corecast_proto::refusal::Code::Internal, "logic gave no answer for this frame")),
+        _ => {
+            Err(Refused::new(corecast_proto::refusal::Code::Internal, "logic gave no answer for this frame"))
+        }
     }
 }
 

@@ -56,10 +56,9 @@ pub(super) async fn serve(
         .add_service(health)
         .add_service(descriptors().build_v1().expect("our own descriptors"))
         .add_service(descriptors().build_v1alpha().expect("our own descriptors"))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async move { stop.cancelled().await },
-        )
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            stop.cancelled().await
+        })
         .await
 }
 

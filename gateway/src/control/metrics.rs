@@ -204,8 +204,9 @@ mod tests {
         let metrics = Metrics::new();
         let text = String::from_utf8(metrics.render()).expect("text");
         for status in ["success", "failed"] {
-            let line =
-                format!("grpc_calls_total{{service=\"comet\",name=\"logic_forward\",status=\"{status}\"}} 0\n");
+            let line = format!(
+                "grpc_calls_total{{service=\"comet\",name=\"logic_forward\",status=\"{status}\"}} 0\n"
+            );
             assert!(text.contains(&line), "{text}");
         }
         metrics.forwards.count(true);

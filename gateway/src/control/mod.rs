@@ -68,6 +68,7 @@ use self::logic_client::LogicClient;
 use self::metrics::Metrics;
 use self::ops::Ops;
 use self::routes::Routes;
+use self::shard_metrics::ShardView;
 use self::shared::Shared;
 use self::verify::Verifier;
 use crate::config::Config;
@@ -198,7 +199,7 @@ impl Gateway {
         let drain_ms = self.config.limits.drain_ms;
         let ops = Arc::new(Ops {
             metrics: shared.metrics.clone(),
-            shards: self.shards,
+            shards: self.shards.iter().map(ShardView::of).collect(),
             hub: shared.hub.clone(),
             logic: shared.logic.clone(),
             draining: AtomicBool::new(false),
@@ -242,9 +243,10 @@ impl Gateway {
             while servers.join_next().await.is_some() {}
             // Gives the place in the registry up.
             let _ = lease.await;
+            join(self.shards).await;
         };
         if tokio::time::timeout(STOP_TIME, ended).await.is_err() {
-            warn!("servers did not end in time");
+            warn!("servers or shards did not end in time");
         }
         info!("gateway ended");
         result
@@ -280,12 +282,16 @@ impl Gateway {
     }
 }
 
-/// Notice, paced closes, what is in flight; then the time is over.
+/// What is in flight, notice, paced closes, what came meanwhile; then the time is over.
 async fn drain(shared: &Shared, mut drained: watch::Receiver<usize>, time: Duration) {
     let until = Instant::now() + time;
+    // A closed tracker still takes workers; it can be waited for. Under load there is always
+    // one, so this wait has an end of its own.
+    shared.workers.close();
+    let _ = tokio::time::timeout(time.mul_f64(SETTLE_SHARE), shared.workers.wait()).await;
     let notice = Wire::text(&frame::draining(RECONNECT_MIN_MS, RECONNECT_MAX_MS));
     // The last closes need time to reach their peers.
-    let within = time.mul_f64(0.75);
+    let within = time.mul_f64(CLOSE_SHARE);
     info!(time_ms = time.as_millis(), "drain begins");
     let draining = async {
         for shard in 0..shared.cores.count() {
@@ -295,13 +301,23 @@ async fn drain(shared: &Shared, mut drained: watch::Receiver<usize>, time: Durat
         let count = shared.cores.count();
         // The sender lives as long as the events are read.
         let _ = drained.wait_for(|drained| *drained >= count).await;
-        shared.workers.close();
         shared.workers.wait().await;
     };
     match tokio::time::timeout_at(until, draining).await {
         Ok(()) => info!("drained"),
         Err(_) => warn!("drain time is over: what is left is cut off"),
     }
+}
+
+/// Waits for the threads of the shards, which end with the reader of their events.
+async fn join(shards: Vec<ShardHandle>) {
+    let (ended, all_ended) = tokio::sync::oneshot::channel();
+    // A thread of its own: the runtime would wait for a blocking task without limit.
+    std::thread::spawn(move || {
+        shards.into_iter().for_each(ShardHandle::join);
+        let _ = ended.send(());
+    });
+    let _ = all_ended.await;
 }
 
 fn spawn_until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
@@ -331,7 +347,11 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayEr
     Ok((listener, addr))
 }
 
-/// Time servers get to end after the drain.
+/// Part of the drain in which requests in flight are answered before the first close.
+const SETTLE_SHARE: f64 = 0.2;
+/// Part of the drain over which the closes are spread.
+const CLOSE_SHARE: f64 = 0.6;
+/// Time servers and shards get to end after the drain.
 const STOP_TIME: Duration = Duration::from_secs(1);
 /// Window in which clients come back after a drain notice.
 const RECONNECT_MIN_MS: u64 = 100;

@@ -15,13 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::hub::Hub;
 use super::logic_client::LogicClient;
 use super::metrics::Metrics;
-use super::shard_metrics::{render, render_lines};
-use crate::shard::ShardHandle;
+use super::shard_metrics::{ShardView, render, render_lines};
 
 /// What the endpoints look at.
 pub(super) struct Ops {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) shards: Vec<ShardHandle>,
+    pub(super) shards: Vec<ShardView>,
     pub(super) hub: Hub,
     pub(super) logic: LogicClient,
     pub(super) draining: AtomicBool,
@@ -47,7 +46,11 @@ impl Ops {
 ///
 /// # Errors
 /// The listener failed.
-pub(super) async fn serve(listener: TcpListener, ops: Arc<Ops>, stop: CancellationToken) -> std::io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    ops: Arc<Ops>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok"))

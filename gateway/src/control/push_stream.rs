@@ -225,7 +225,11 @@ fn kind_of(push: Push, shards: usize) -> Kind {
         Some(PushTarget::Room(room)) if room.room_id.is_empty() => return Kind::Nobody,
         Some(PushTarget::Room(room)) => Target::Room(RoomId::from(room.room_id)),
         Some(PushTarget::User(user)) if numbered => {
-            return Kind::Unusable(if user.user_ids.is_empty() { "no users" } else { "users have no numbers" });
+            return Kind::Unusable(if user.user_ids.is_empty() {
+                "no users"
+            } else {
+                "users have no numbers"
+            });
         }
         Some(PushTarget::User(user)) if user.user_ids.is_empty() => return Kind::Nobody,
         Some(PushTarget::User(user)) => Target::Users(user.user_ids.into_iter().map(Arc::from).collect()),
@@ -269,11 +273,14 @@ mod tests {
 
     #[test]
     fn numbers_decide_who_takes_a_push() {
-        assert!(matches!(kind_of(push(room("r"), 1, 1), 2), Kind::Numbered(frame) if frame.room_id == "r".into()));
+        assert!(
+            matches!(kind_of(push(room("r"), 1, 1), 2), Kind::Numbered(frame) if frame.room_id == "r".into())
+        );
         assert!(matches!(kind_of(push(room("r"), 0, 0), 2), Kind::Unnumbered { .. }));
         let all = || PushTarget::All(AllPush { per_second: 10 });
         assert!(matches!(kind_of(push(all(), 7, 1), 2), Kind::Numbered(frame) if frame.room_id.is_global()));
-        let Kind::Unnumbered { target: Target::All { per_second }, .. } = kind_of(push(all(), 0, 0), 2) else {
+        let Kind::Unnumbered { target: Target::All { per_second }, .. } = kind_of(push(all(), 0, 0), 2)
+        else {
             panic!("a broadcast without numbers");
         };
         assert_eq!(per_second, 5);

@@ -49,7 +49,7 @@ async fn check(shared: &Shared) {
         for (sid, session) in batch.iter().zip(known) {
             if !session.valid {
                 shared.metrics.sessions_revoked.inc();
-                info!(user_id = session.user_id, "session is over: its connections are closed");
+                info!("a session is over: its connections are closed");
                 close_session(shared, sid).await;
             }
         }

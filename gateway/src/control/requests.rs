@@ -353,7 +353,8 @@ mod tests {
 
     #[test]
     fn logic_away_is_unavailable_with_a_time_to_come_back() {
-        let wire = Refused::from(LogicError::Unreachable).wire("clientMessages", Some("room-001"), Some("k1"));
+        let wire =
+            Refused::from(LogicError::Unreachable).wire("clientMessages", Some("room-001"), Some("k1"));
         let expected = Wire::text(
             br#"{"type":"error","payload":{"code":"UNAVAILABLE","message":"logic cannot be reached","requestType":"clientMessages","roomId":"room-001","clientMessageId":"k1","retryAfterMs":1000}}"#,
         );

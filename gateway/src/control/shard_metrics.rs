@@ -2,16 +2,29 @@
 //! numbers; names and types are put to them here, when somebody asks.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::core::counters::{Counters, TURN_US};
 use crate::core::lines;
-use crate::shard::ShardHandle;
+use crate::shard::{Mailbox, Metrics, ShardHandle};
 
 /// Of [`Counters::NAMES`], those that go up and down.
 const GAUGES: [&str; 6] = ["connections", "open", "memberships", "lagging", "unsettled_bytes", "feed_bytes"];
 
+/// Where a shard shows its numbers.
+pub(super) struct ShardView {
+    mailbox: Mailbox,
+    metrics: Arc<Metrics>,
+}
+
+impl ShardView {
+    pub(super) fn of(shard: &ShardHandle) -> Self {
+        Self { mailbox: shard.mailbox.clone(), metrics: shard.metrics.clone() }
+    }
+}
+
 /// All numbers of all shards.
-pub(super) fn render(shards: &[ShardHandle]) -> String {
+pub(super) fn render(shards: &[ShardView]) -> String {
     let snapshots: Vec<Counters> = shards.iter().map(|shard| shard.metrics.snapshot()).collect();
     let mut out = counters(&snapshots);
     family(&mut out, "shard_info", "gauge");
@@ -20,7 +33,7 @@ pub(super) fn render(shards: &[ShardHandle]) -> String {
         let labels = format!("shard=\"{index}\",host=\"{host}\",driver=\"{driver}\"");
         sample(&mut out, "shard_info", &labels, 1);
     }
-    type Read = fn(&ShardHandle) -> u64;
+    type Read = fn(&ShardView) -> u64;
     let mailboxes: [(&str, &str, Read); 4] = [
         ("mailbox_commands", "gauge", |shard| shard.mailbox.depth() as u64),
         ("mailbox_bytes", "gauge", |shard| shard.mailbox.bytes() as u64),

@@ -15,8 +15,8 @@ use super::metrics::Metrics;
 use super::routes::Routes;
 use super::verify::Verifier;
 use crate::config::Limits;
-use crate::core::{Command, ConnId};
 use crate::core::handshake::Rules;
+use crate::core::{Command, ConnId};
 
 /// One per gateway.
 pub(super) struct Shared {

@@ -1,7 +1,8 @@
 //! A gateway on real sockets with a logic node that lives in the test: one default room,
 //! known sessions, and switches for what the tests need to go wrong.
 
-#![allow(dead_code)] // each test file uses its part
+// Each test file uses its part; `pub` here means the test file that includes this.
+#![allow(dead_code, unreachable_pub)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -47,10 +48,14 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct FakeLogic {
     bus: MemoryBus,
     state: Mutex<State>,
-    /// Sends are refused by gRPC as long as this is set.
+    /// Sends and registrations fail as long as this is set.
     pub down: AtomicBool,
     /// Calls of `Send`.
     pub sends: AtomicUsize,
+    /// Calls of `Register`.
+    pub registers: AtomicUsize,
+    /// User → incarnation, as the gateway told.
+    pub routes: Mutex<HashMap<String, u64>>,
 }
 
 struct State {
@@ -63,6 +68,7 @@ struct State {
 struct Room {
     public: bool,
     seq: u64,
+    frames: Vec<pb::Frame>,
     keys: HashMap<String, pb::StoredMessage>,
 }
 
@@ -73,6 +79,7 @@ pub struct World {
     pub metrics: SocketAddr,
     pub logic: Arc<FakeLogic>,
     logic_stop: CancellationToken,
+    logic_end: Option<JoinHandle<()>>,
     shutdown: CancellationToken,
     gateway: Option<JoinHandle<Result<(), GatewayError>>>,
 }
@@ -97,10 +104,12 @@ impl World {
         let logic_stop = CancellationToken::new();
         let stop = logic_stop.clone();
         let server = tonic::transport::Server::builder().add_service(LogicServer::from_arc(logic.clone()));
-        tokio::spawn(server.serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
+        let server = server.serve_with_incoming_shutdown(TcpIncoming::from(listener), async move {
             stop.cancelled().await;
-        }));
-        let world = Self::with_logic(addr, bus, logic, logic_stop, change).await;
+        });
+        let logic_end = tokio::spawn(async move { server.await.expect("logic serves") });
+        let mut world = Self::with_logic(addr, bus, logic, logic_stop, change).await;
+        world.logic_end = Some(logic_end);
         world.wait_ready().await;
         world
     }
@@ -141,7 +150,7 @@ impl World {
         let (http, grpc, metrics) = (gateway.http_addr(), gateway.grpc_addr(), gateway.metrics_addr());
         let shutdown = CancellationToken::new();
         let gateway = Some(tokio::spawn(gateway.run(shutdown.clone())));
-        Self { http, grpc, metrics, logic, logic_stop, shutdown, gateway }
+        Self { http, grpc, metrics, logic, logic_stop, logic_end: None, shutdown, gateway }
     }
 
     async fn wait_ready(&self) {
@@ -153,8 +162,9 @@ impl World {
     }
 
     /// Nobody answers the gateway any more.
-    pub fn stop_logic(&self) {
+    pub async fn stop_logic(&mut self) {
         self.logic_stop.cancel();
+        within(self.logic_end.take().expect("stopped once")).await.expect("no panic");
     }
 
     /// Connects, offering `corecast.v1` or not. A cookie is sent where there is a `sid`.
@@ -274,7 +284,14 @@ impl FakeLogic {
         let sessions = HashMap::from([(ANN.to_owned(), ("user-ann".to_owned(), "ann".to_owned()))]);
         let rooms = HashMap::from([(ROOM.to_owned(), Room::default())]);
         let state = Mutex::new(State { sessions, rooms, global: 0 });
-        Self { bus, state, down: AtomicBool::new(false), sends: AtomicUsize::new(0) }
+        Self {
+            bus,
+            state,
+            down: AtomicBool::new(false),
+            sends: AtomicUsize::new(0),
+            registers: AtomicUsize::new(0),
+            routes: Mutex::default(),
+        }
     }
 
     /// A session ends elsewhere.
@@ -288,7 +305,18 @@ impl FakeLogic {
         self.state.lock().expect("lock").rooms.insert(room_id.to_owned(), room);
     }
 
-    fn store(&self, frame: &pb::ClientFrame) -> Result<(Vec<pb::StoredMessage>, Option<BusFrame>), pb::Refusal> {
+    /// A committed frame of one message that the fast path lost.
+    pub fn commit(&self, room_id: &str, frame: &str) {
+        let mut state = self.state.lock().expect("lock");
+        let room = state.rooms.get_mut(room_id).expect("a known room");
+        room.seq += 1;
+        room.frames.push(pb::Frame { first_seq: room.seq, count: 1, frame: frame.to_owned().into() });
+    }
+
+    fn store(
+        &self,
+        frame: &pb::ClientFrame,
+    ) -> Result<(Vec<pb::StoredMessage>, Option<BusFrame>), pb::Refusal> {
         let mut state = self.state.lock().expect("lock");
         let Some(room) = state.rooms.get_mut(&frame.room_id) else {
             return Err(Code::UnknownRoom.with("no such room"));
@@ -335,6 +363,10 @@ impl FakeLogic {
             op: op::ROOM_MESSAGE,
             frame: frame::server_messages(&frame.room_id, &array).into(),
         });
+        if let Some(frame) = &published {
+            let BusFrame { first_seq, count, frame, .. } = frame.clone();
+            room.frames.push(pb::Frame { first_seq, count, frame });
+        }
         Ok((stored, published))
     }
 }
@@ -380,6 +412,10 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Logic for FakeLogic {
     async fn register(&self, request: Request<pb::RegisterRequest>) -> Answer<pb::SessionReply> {
+        self.registers.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the database is away"));
+        }
         let request = request.into_inner();
         let mut reply = pb::SessionReply::default();
         match request.username.as_str() {
@@ -406,7 +442,8 @@ impl Logic for FakeLogic {
 
     async fn verify(&self, request: Request<pb::VerifyRequest>) -> Answer<pb::VerifyReply> {
         let state = self.state.lock().expect("lock");
-        let sessions = request.into_inner().sids.iter().map(|sid| match state.sessions.get(sid) {
+        let sids = request.into_inner().sids;
+        let sessions = sids.iter().map(|sid| match state.sessions.get(sid) {
             Some((user_id, username)) => pb::Session {
                 valid: true,
                 user_id: user_id.clone(),
@@ -477,7 +514,7 @@ impl Logic for FakeLogic {
         let mut state = self.state.lock().expect("lock");
         state.global += 1;
         let creator = (&request.creator_id, &request.creator_username);
-        let frame = frame::room_created(&room_id, &request.room_name, creator.0, creator.1, "public");
+        let frame = frame::room_created(&room_id, &request.room_name, creator.0, creator.1, "public", EPOCH);
         Ok(Response::new(pb::CreateRoomReply {
             room_id,
             kind: pb::RoomKind::Public.into(),
@@ -491,11 +528,15 @@ impl Logic for FakeLogic {
         Ok(Response::new(pb::RoomsReply::default()))
     }
 
-    async fn set_route(&self, _request: Request<pb::RouteRequest>) -> Answer<pb::RouteReply> {
+    async fn set_route(&self, request: Request<pb::RouteRequest>) -> Answer<pb::RouteReply> {
+        let pb::RouteRequest { incarnation, user_ids, .. } = request.into_inner();
+        self.routes.lock().expect("lock").extend(user_ids.into_iter().map(|user| (user, incarnation)));
         Ok(Response::new(pb::RouteReply {}))
     }
 
-    async fn drop_route(&self, _request: Request<pb::RouteRequest>) -> Answer<pb::RouteReply> {
+    async fn drop_route(&self, request: Request<pb::RouteRequest>) -> Answer<pb::RouteReply> {
+        let users = request.into_inner().user_ids;
+        self.routes.lock().expect("lock").retain(|user, _| !users.contains(user));
         Ok(Response::new(pb::RouteReply {}))
     }
 
@@ -513,12 +554,13 @@ impl Logic for FakeLogic {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Answer<pb::RangeReply> {
         let request = request.into_inner();
         let state = self.state.lock().expect("lock");
-        let last_seq = match state.rooms.get(&request.room_id) {
-            Some(room) => room.seq,
-            None if request.room_id == "global" => state.global,
+        let (last_seq, frames) = match state.rooms.get(&request.room_id) {
+            Some(room) => (room.seq, room.frames.as_slice()),
+            None if request.room_id == "global" => (state.global, &[][..]),
             None => return Ok(Response::new(pb::RangeReply::default())),
         };
-        Ok(Response::new(pb::RangeReply { found: true, epoch: EPOCH, last_seq, frames: Vec::new() }))
+        let missing = frames.iter().filter(|frame| frame.first_seq > request.after_seq).cloned().collect();
+        Ok(Response::new(pb::RangeReply { found: true, epoch: EPOCH, last_seq, frames: missing }))
     }
 }
 

@@ -261,6 +261,21 @@ impl Browser {
         messages[0].clone()
     }
 
+    /// The hello and what follows it, until the room's number `head` has come: the hello of
+    /// a client without cursors may be one that was read a moment ago for others, and then
+    /// the frames since then follow it.
+    pub async fn everything_up_to(&mut self, room: &str, head: u64) -> Vec<Value> {
+        let hello = self.hello().await;
+        let rooms = hello["rooms"].as_array().expect("rooms").iter();
+        let object =
+            rooms.filter(|object| object["id"] == room).map(|object| object["messages"].clone()).next();
+        let mut messages = object.map_or(Vec::new(), |list| list.as_array().expect("messages").clone());
+        while messages.last().and_then(|last| last["seq"].as_u64()).unwrap_or(0) < head {
+            messages.push(self.message(room).await);
+        }
+        messages
+    }
+
     /// The close code, once the server has closed; what came before it is dropped.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {

@@ -57,11 +57,6 @@ impl Chatter {
         chatter
     }
 
-    /// The users, for what only one of them does.
-    pub fn speakers(&mut self) -> &mut [Speaker] {
-        &mut self.speakers
-    }
-
     /// Everybody sends their share of `messages`, round the rooms, all at the same time, and
     /// waits for the acks.
     pub async fn talk(&mut self, messages: usize) {

@@ -130,9 +130,9 @@ impl Cluster {
 
     /// Waits until a gateway is ready.
     pub async fn ready(&self, gateway: usize) {
-        let http = self.gateways[gateway].http;
+        let metrics = self.gateways[gateway].metrics;
         eventually("the gateway is ready", || async move {
-            http::get(http, "/readyz").await.is_ok_and(|answer| answer.status == 200)
+            http::get(metrics, "/readyz").await.is_ok_and(|answer| answer.status == 200)
         })
         .await;
     }
@@ -140,11 +140,6 @@ impl Cluster {
     /// HTTP and WebSocket of a gateway.
     pub fn http(&self, gateway: usize) -> SocketAddr {
         self.gateways[gateway].http
-    }
-
-    /// Metrics of a gateway.
-    pub fn metrics(&self, gateway: usize) -> SocketAddr {
-        self.gateways[gateway].metrics
     }
 
     /// The JSON face of logic.

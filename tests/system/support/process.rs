@@ -68,7 +68,7 @@ impl Setup {
     /// Starts and waits until the gateway is ready.
     pub async fn start(&self) -> Corecast {
         let corecast = self.start_unready().await;
-        let gateway = corecast.http();
+        let gateway = corecast.metrics();
         eventually("the gateway is ready", || async move {
             http::get(gateway, "/readyz").await.is_ok_and(|answer| answer.status == 200)
         })
@@ -143,11 +143,6 @@ impl Corecast {
     /// What it wrote so far.
     pub fn output(&self) -> &Output {
         &self.output
-    }
-
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// `kill -9`, and waits until it is gone.

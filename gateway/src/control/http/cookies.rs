@@ -35,7 +35,10 @@ mod tests {
     const SID: &str = "5f2e6c1c-6f0a-4b43-9b0e-6d6b3c8a1d10";
 
     fn headers(pairs: &[(&'static str, String)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value"))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")))
+            .collect()
     }
 
     #[test]
@@ -43,7 +46,9 @@ mod tests {
         for cookies in [format!("sid={SID}"), format!("a=b; sid={SID}; c=d"), format!("xsid=1;sid={SID}")] {
             assert_eq!(sid_of(&headers(&[("cookie", cookies.clone())])), Some(SID), "{cookies}");
         }
-        for cookies in [String::new(), "sid=".into(), "sid=x".into(), format!("xsid={SID}"), format!("sid={SID}0")] {
+        for cookies in
+            [String::new(), "sid=".into(), "sid=x".into(), format!("xsid={SID}"), format!("sid={SID}0")]
+        {
             assert_eq!(sid_of(&headers(&[("cookie", cookies.clone())])), None, "{cookies}");
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY,
-    UPGRADE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, UPGRADE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
@@ -72,7 +72,8 @@ async fn answer(shared: &Arc<Shared>, mut request: Request, next: Next) -> Respo
             let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
                 return reply::refused(Code::BadInput, "this connection cannot be upgraded");
             };
-            tokio::spawn(adopt(shared.clone(), on_upgrade, asked));
+            let adopted = adopt(shared.clone(), on_upgrade, asked);
+            tokio::spawn(shared.stop.clone().run_until_cancelled_owned(adopted));
             switching(&headers)
         }
         Asked::Refused(refused) => not_switching(refused),

@@ -126,6 +126,7 @@ impl PlainHttp {
                     }
                     seen = now;
                 }
+                () = self.shared.stop.cancelled() => return,
                 () = self.closing.cancelled(), if !closing => {
                     closing = true;
                     connection.as_mut().graceful_shutdown();

@@ -64,7 +64,8 @@ mod tests {
 
     async fn text(response: Response) -> (u16, Option<String>, String) {
         let status = response.status().as_u16();
-        let retry = response.headers().get(RETRY_AFTER).map(|value| value.to_str().expect("ascii").to_owned());
+        let retry =
+            response.headers().get(RETRY_AFTER).map(|value| value.to_str().expect("ascii").to_owned());
         let body = axum::body::to_bytes(response.into_body(), 4_096).await.expect("a small body");
         (status, retry, String::from_utf8(body.to_vec()).expect("text"))
     }

@@ -105,7 +105,8 @@ mod tests {
         let (ours, _) = listener.accept().await.expect("accepted");
         let fd = OwnedFd::from(ours.into_std().expect("std"));
         let moved = Arc::new(AtomicU64::new(0));
-        let mut socket = HandedSocket::new(fd, Bytes::from_static(b"head "), moved.clone()).expect("a socket");
+        let mut socket =
+            HandedSocket::new(fd, Bytes::from_static(b"head "), moved.clone()).expect("a socket");
         peer.write_all(b"body").await.expect("written");
         let mut read = [0; 3];
         socket.read_exact(&mut read).await.expect("from the bytes");

@@ -238,7 +238,8 @@ impl Connections {
         if !matches!(self.slots[slot as usize].phase, Phase::Open) || !self.feeds.lacks_something(slot) {
             return true;
         }
-        let peer = self.peer(slot);
+        // All of it, in one go: what follows must not overtake anything. The bytes are shared.
+        let peer = Peer { hard: usize::MAX, ..self.peer(slot) };
         let mut out = Out { segments: &mut self.segments, counters: &mut self.counters };
         let told = self.feeds.collect(slot, peer, &mut out);
         self.queue_segments(slot);

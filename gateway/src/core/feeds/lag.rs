@@ -23,8 +23,9 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+    /// Nothing is missed and no answer is under way.
+    pub(super) fn is_over(&self) -> bool {
+        self.rooms.is_empty() && self.asked.is_none()
     }
 
     pub(super) fn contains(&self, room_id: &RoomId) -> bool {

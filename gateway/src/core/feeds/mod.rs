@@ -34,7 +34,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
-use corecast_proto::frame::encode;
+use corecast_proto::frame;
 use corecast_proto::ids::{Position, RoomId};
 
 use self::lag::Lag;
@@ -356,8 +356,12 @@ impl Feeds {
     ) -> bool {
         let number = self.number(room_id);
         let Some(lag) = self.lag_mut(slot) else { return true };
-        let Some(reached) = lag.reached(room_id) else { return true };
+        // The question is answered even if the room was left meanwhile.
         lag.answered(room_id);
+        let Some(reached) = lag.reached(room_id) else {
+            self.drop_empty(slot);
+            return true;
+        };
         out.counters.pages += 1;
         match page {
             Page::Frames { frames, reached: to } => {
@@ -394,7 +398,10 @@ impl Feeds {
         out: &mut Out<'_>,
     ) -> Option<(RoomId, Position)> {
         loop {
-            let (room_id, reached) = self.lag_mut(slot)?.candidate(now_ms)?;
+            let Some((room_id, reached)) = self.lag_mut(slot)?.candidate(now_ms) else {
+                self.drop_empty(slot);
+                return None;
+            };
             let number = self.number(&room_id);
             let behind = number.is_some_and(|number| reached < number);
             if !behind && !self.at_head(slot, &room_id) {
@@ -408,14 +415,9 @@ impl Feeds {
                 return Some((room_id, reached));
             }
             lag.end(&room_id);
-            let done = lag.is_empty();
             out.counters.caught_up += 1;
             if v1 && !room_id.is_global() {
-                out.reply(&Wire::text(&encode::caught_up(room_id.as_str(), reached.seq)));
-            }
-            if done {
-                self.drop_empty(slot);
-                return None;
+                out.reply(&Wire::text(&frame::caught_up(room_id.as_str(), reached.seq)));
             }
         }
     }
@@ -561,7 +563,7 @@ impl Feeds {
     fn drop_empty(&mut self, slot: u32) {
         let seat = &mut self.seats[slot as usize];
         if let Some(more) = &mut seat.more {
-            if more.lag.as_ref().is_some_and(|lag| lag.is_empty()) {
+            if more.lag.as_ref().is_some_and(|lag| lag.is_over()) {
                 more.lag = None;
                 self.lagging -= 1;
             }

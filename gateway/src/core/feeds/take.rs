@@ -9,7 +9,7 @@
 //! which is nearly every one, gets all its frames as one shared piece. One with a lag is
 //! served frame by frame: frames of the rooms it lags in pass by, the others are its own.
 
-use corecast_proto::frame::encode;
+use corecast_proto::frame;
 use corecast_proto::ids::{Position, RoomId};
 
 use super::lag::Lag;
@@ -185,6 +185,6 @@ fn demote(lag: &mut Option<Box<Lag>>, room_id: &RoomId, reached: Position, v1: b
     out.counters.demoted += 1;
     // No client holds anything of `global`.
     if v1 && !room_id.is_global() {
-        out.reply(&Wire::text(&encode::lagging(room_id.as_str(), reached.seq)));
+        out.reply(&Wire::text(&frame::lagging(room_id.as_str(), reached.seq)));
     }
 }

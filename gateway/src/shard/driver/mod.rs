@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 
 use super::mailbox::Waker;
 
-pub use crate::core::connections::Key;
+pub use crate::core::connections::{Key, Outcome};
 
 /// What a driver tells.
 pub trait Handler {
@@ -57,17 +57,6 @@ pub struct Job<'a> {
     pub parts: &'a [IoSlice<'a>],
 }
 
-/// How a send ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// Every byte was taken.
-    All,
-    /// This many, possibly none; the driver calls [`Handler::writable`] when there is room.
-    Part(usize),
-    /// The connection is dead.
-    Gone,
-}
-
 /// What a turn of a driver found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turned {
@@ -86,9 +75,13 @@ pub trait Driver {
     /// The driver is broken as a whole; the process cannot go on.
     fn turn(&mut self, now_ms: u64, read: bool, handler: &mut impl Handler) -> io::Result<Turned>;
 
-    /// Sends all jobs without waiting. What did not end with [`Sent::All`] is appended to
+    /// Sends all jobs without waiting, and calls [`Handler::writable`] when there is room
+    /// again for one that did not go out whole. What did not end with [`Outcome::All`] is appended to
     /// `failures` with the job's index, in order.
-    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Sent)>);
+    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Outcome)>);
+
+    /// Leaves a connection's bytes in the kernel.
+    fn pause(&mut self, key: Key);
 
     /// Reads a paused connection again.
     fn resume(&mut self, key: Key);

@@ -1,0 +1,493 @@
+//! Sockets over epoll, edge-triggered: a connection is registered once, for everything, and
+//! never touched again until it closes. What is readable but was not read (a bounded turn,
+//! a paused connection) is remembered here, because the kernel will not say it twice.
+//!
+//! This is the only file with `unsafe`. Every block is one system call on descriptors and
+//! buffers that this file owns or borrows for the call.
+
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use socket2::{SockAddr, SockRef};
+use tracing::warn;
+
+use super::{Driver, Flow, Handler, Job, Key, Outcome, Turned};
+use crate::shard::mailbox::Waker;
+
+/// The driver of real sockets.
+pub struct Epoll {
+    epoll: OwnedFd,
+    waker: Waker,
+    listener: Option<OwnedFd>,
+    sockets: Vec<Socket>,
+    /// Connections whose bytes wait in the kernel, each once.
+    readable: VecDeque<Key>,
+    events: Box<[libc::epoll_event]>,
+    /// Events that [`Driver::block`] fetched for the next turn.
+    fetched: usize,
+    scratch: Box<[u8]>,
+    /// Given up for a moment to accept and refuse a peer when no other descriptor is left.
+    spare: Option<File>,
+    accept_again_ms: Option<u64>,
+    send_bytes: usize,
+    exhausted: u64,
+    logged_ms: Option<u64>,
+    now_ms: u64,
+}
+
+/// 12 bytes a connection.
+struct Socket {
+    fd: Option<OwnedFd>,
+    generation: u32,
+    paused: bool,
+    /// It stands in `readable`, or would if it were not paused.
+    readable: bool,
+    /// The peer's end was announced: read until it is seen.
+    hung_up: bool,
+}
+
+impl Epoll {
+    /// Watches `listener`, which must be non-blocking with the options that accepted
+    /// sockets inherit. `send_bytes` is for adopted ones, 0: the kernel's choice.
+    ///
+    /// # Errors
+    /// No descriptor for the epoll set, the eventfd or the spare one.
+    pub fn new(listener: OwnedFd, send_bytes: usize) -> io::Result<Self> {
+        // SAFETY: no memory is passed; the new descriptor is owned by nobody else.
+        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        // SAFETY: as above.
+        let eventfd = unsafe {
+            OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?)
+        };
+        // Edge-triggered, every write is an event: the counter is never read.
+        watch(&epoll, eventfd.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, WAKER)?;
+        watch(&epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+        Ok(Self {
+            epoll,
+            waker: Waker::new(eventfd),
+            listener: Some(listener),
+            sockets: Vec::new(),
+            readable: VecDeque::new(),
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into_boxed_slice(),
+            fetched: 0,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            spare: Some(File::open("/dev/null")?),
+            accept_again_ms: None,
+            send_bytes,
+            exhausted: 0,
+            logged_ms: None,
+            now_ms: 0,
+        })
+    }
+
+    fn wait(&mut self, timeout_ms: i32) -> io::Result<usize> {
+        // SAFETY: the kernel writes at most `events.len()` entries into `events`, which is
+        // borrowed exclusively for the call.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as i32,
+                timeout_ms,
+            )
+        };
+        match check(count) {
+            Ok(count) => Ok(count as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn socket(&mut self, key: Key) -> Option<&mut Socket> {
+        let socket = self.sockets.get_mut(key.slot as usize)?;
+        (socket.generation == key.generation && socket.fd.is_some()).then_some(socket)
+    }
+
+    fn fd(&self, key: Key) -> Option<RawFd> {
+        let socket = self.sockets.get(key.slot as usize)?;
+        if socket.generation != key.generation {
+            return None;
+        }
+        socket.fd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn insert(&mut self, key: Key, fd: OwnedFd) -> io::Result<()> {
+        let raw = fd.as_raw_fd();
+        let slot = key.slot as usize;
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, Socket::vacant);
+        }
+        // Kept even if it cannot be watched: the close that follows finds it.
+        self.sockets[slot] = Socket { fd: Some(fd), generation: key.generation, ..Socket::vacant() };
+        let everything = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        watch(&self.epoll, raw, everything, token(key))
+    }
+
+    fn handle_event(&mut self, event: libc::epoll_event, handler: &mut impl Handler) {
+        let (what, data) = (event.events, event.u64);
+        match data {
+            WAKER => {}
+            LISTENER => self.accept(ACCEPTS, handler),
+            _ => {
+                let key = Key { slot: data as u32, generation: (data >> 32) as u32 };
+                let Some(socket) = self.socket(key) else { return };
+                let over = has(what, libc::EPOLLHUP) || has(what, libc::EPOLLERR);
+                if over && socket.paused {
+                    handler.failed(key);
+                    return;
+                }
+                if over || has(what, libc::EPOLLIN) || has(what, libc::EPOLLRDHUP) {
+                    socket.hung_up |= over || has(what, libc::EPOLLRDHUP);
+                    self.set_readable(key);
+                }
+                if has(what, libc::EPOLLOUT) {
+                    handler.writable(key);
+                }
+            }
+        }
+    }
+
+    fn set_readable(&mut self, key: Key) {
+        let Some(socket) = self.socket(key) else { return };
+        if !std::mem::replace(&mut socket.readable, true) && !socket.paused {
+            self.readable.push_back(key);
+        }
+    }
+
+    /// Reads one connection once.
+    fn read(&mut self, key: Key, handler: &mut impl Handler) {
+        let Some(socket) = self.socket(key) else { return };
+        if socket.paused {
+            // It stays marked: a resume puts it back.
+            return;
+        }
+        socket.readable = false;
+        let hung_up = socket.hung_up;
+        let Some(fd) = self.fd(key) else { return };
+        let scratch = &mut self.scratch;
+        // SAFETY: the kernel writes at most `scratch.len()` bytes into it, borrowed
+        // exclusively for the call; `fd` is open, its owner is in `sockets`.
+        let count =
+            unsafe { libc::recv(fd, scratch.as_mut_ptr().cast(), scratch.len(), libc::MSG_DONTWAIT) };
+        match check(count) {
+            Ok(0) => handler.ended(key),
+            Ok(count) => {
+                let count = count as usize;
+                // A short read has emptied the socket; what comes later is a new event. But
+                // an end that was announced already is not announced again.
+                let more = count == self.scratch.len() || hung_up;
+                let flow = handler.received(key, &mut self.scratch[..count]);
+                match flow {
+                    Flow::More if more => self.set_readable(key),
+                    Flow::More => {}
+                    Flow::Pause => {
+                        if let Some(socket) = self.socket(key) {
+                            socket.paused = true;
+                            socket.readable = true;
+                        }
+                    }
+                }
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {}
+                io::ErrorKind::Interrupted => self.set_readable(key),
+                _ => handler.failed(key),
+            },
+        }
+    }
+
+    fn accept(&mut self, most: usize, handler: &mut impl Handler) {
+        for _ in 0..most {
+            let Some(listener) = &self.listener else { return };
+            match accept(listener.as_raw_fd()) {
+                Ok((fd, peer)) => match handler.accepted(peer) {
+                    Some(key) => {
+                        if let Err(error) = self.insert(key, fd) {
+                            warn!(%error, "socket not watched");
+                            handler.failed(key);
+                        }
+                    }
+                    None => refuse(&fd),
+                },
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return,
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        return self.no_descriptor(&error);
+                    }
+                    // The peer is gone already, or a signal came.
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Refuses one peer with the spare descriptor and rests: a level-triggered listener
+    /// would otherwise turn the core in a circle.
+    fn no_descriptor(&mut self, error: &io::Error) {
+        self.exhausted += 1;
+        if self.logged_ms.is_none_or(|at| self.now_ms >= at + LOG_MS) {
+            self.logged_ms = Some(self.now_ms);
+            warn!(%error, times = self.exhausted, "no descriptor for a new peer; raise the limit of open files");
+        }
+        self.spare = None;
+        if let Some(listener) = &self.listener {
+            if let Ok((fd, _)) = accept(listener.as_raw_fd()) {
+                refuse(&fd);
+            }
+            let _ = unwatch(&self.epoll, listener.as_raw_fd());
+            self.accept_again_ms = Some(self.now_ms + ACCEPT_PAUSE_MS);
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+
+    fn accept_again(&mut self) -> io::Result<()> {
+        if self.accept_again_ms.is_some_and(|at| self.now_ms >= at) {
+            self.accept_again_ms = None;
+            if let Some(listener) = &self.listener {
+                watch(&self.epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Driver for Epoll {
+    fn turn(&mut self, now_ms: u64, read: bool, handler: &mut impl Handler) -> io::Result<Turned> {
+        self.now_ms = now_ms;
+        self.accept_again()?;
+        let count = match std::mem::take(&mut self.fetched) {
+            0 => self.wait(0)?,
+            fetched => fetched,
+        };
+        for index in 0..count {
+            self.handle_event(self.events[index], handler);
+        }
+        let reads = if read { self.readable.len().min(READS) } else { 0 };
+        for _ in 0..reads {
+            if let Some(key) = self.readable.pop_front() {
+                self.read(key, handler);
+            }
+        }
+        Ok(Turned { busy: count > 0 || reads > 0, more: read && !self.readable.is_empty() })
+    }
+
+    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Outcome)>) {
+        for (index, job) in jobs.iter().enumerate() {
+            let outcome = match self.fd(job.key) {
+                Some(fd) => send(fd, job.parts),
+                None => Outcome::Gone,
+            };
+            if outcome != Outcome::All {
+                failures.push((index, outcome));
+            }
+        }
+    }
+
+    fn pause(&mut self, key: Key) {
+        if let Some(socket) = self.socket(key) {
+            socket.paused = true;
+        }
+    }
+
+    fn resume(&mut self, key: Key) {
+        let Some(socket) = self.socket(key) else { return };
+        // Marked while paused: it may or may not stand in the list, so it is put there and
+        // a second look finds nothing.
+        if std::mem::take(&mut socket.paused) && socket.readable {
+            self.readable.push_back(key);
+        }
+    }
+
+    fn shutdown(&mut self, key: Key) {
+        if let Some(fd) = self.socket(key).and_then(|socket| socket.fd.as_ref()) {
+            // It fails only when the peer is gone, which the next event tells.
+            let _ = SockRef::from(fd).shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, key: Key) {
+        if let Some(socket) = self.socket(key) {
+            socket.fd = None;
+        }
+    }
+
+    fn detach(&mut self, key: Key) -> Option<OwnedFd> {
+        let fd = self.socket(key)?.fd.take()?;
+        let _ = unwatch(&self.epoll, fd.as_raw_fd());
+        Some(fd)
+    }
+
+    fn adopt(&mut self, key: Key, fd: OwnedFd) -> io::Result<()> {
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if self.send_bytes > 0 {
+            socket.set_send_buffer_size(self.send_bytes)?;
+        }
+        self.insert(key, fd)
+    }
+
+    fn stop_accept(&mut self, handler: &mut impl Handler) {
+        self.accept(usize::MAX, handler);
+        self.listener = None;
+        self.accept_again_ms = None;
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn block(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        if self.fetched > 0 {
+            return Ok(());
+        }
+        let accept_ms = self.accept_again_ms.map(|at| at.saturating_sub(self.now_ms));
+        let timeout_ms = match [timeout_ms, accept_ms].into_iter().flatten().min() {
+            Some(ms) => i32::try_from(ms).unwrap_or(i32::MAX),
+            None => -1,
+        };
+        self.fetched = self.wait(timeout_ms)?;
+        Ok(())
+    }
+
+    fn exhausted(&self) -> u64 {
+        self.exhausted
+    }
+
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+}
+
+impl Socket {
+    fn vacant() -> Self {
+        Self { fd: None, generation: 0, paused: false, readable: false, hung_up: false }
+    }
+}
+
+/// Probes whether the kernel lets this process use io_uring.
+///
+/// # Errors
+/// What `io_uring_setup(2)` said: `ENOSYS`, `EPERM` or `EACCES` where it is refused.
+pub fn probe_uring() -> io::Result<()> {
+    // `struct io_uring_params` is 120 bytes; all zero asks for defaults.
+    let mut params = [0u64; 15];
+    // SAFETY: `params` is as large and as aligned as the kernel's structure and borrowed
+    // exclusively for the call; the new descriptor is owned by nobody else.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_io_uring_setup, 4u32, params.as_mut_ptr());
+        drop(OwnedFd::from_raw_fd(check(fd)? as RawFd));
+    }
+    Ok(())
+}
+
+fn watch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: what as u32, u64: token };
+    // SAFETY: `event` is read during the call only; both descriptors are open.
+    let result =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    check(result).map(|_| ())
+}
+
+fn unwatch(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
+    // SAFETY: a removal reads no event; both descriptors are open.
+    let result = unsafe {
+        libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())
+    };
+    check(result).map(|_| ())
+}
+
+fn accept(listener: RawFd) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `try_init` gives storage for any address and its length, which the kernel
+    // fills and shortens; `listener` is open.
+    let (fd, addr) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            check(libc::accept4(listener, storage.cast(), length, flags))
+        })?
+    };
+    // SAFETY: the new descriptor is owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((fd, addr.as_socket().map(|addr| addr.ip().to_canonical())))
+}
+
+fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let whole: usize = parts.iter().map(|part| part.len()).sum();
+    loop {
+        let count = match parts {
+            // SAFETY: the kernel reads `part.len()` bytes that `part` borrows; `fd` is open.
+            [part] => unsafe { libc::send(fd, part.as_ptr().cast(), part.len(), flags) },
+            _ => {
+                // SAFETY: all zero is a valid `msghdr`: no address, no parts, no control data.
+                let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+                message.msg_iov = parts.as_ptr().cast_mut().cast();
+                message.msg_iovlen = parts.len() as _;
+                // SAFETY: `IoSlice` has the layout of `iovec`; the kernel reads the parts
+                // and the bytes they borrow, and writes neither; `fd` is open.
+                unsafe { libc::sendmsg(fd, &raw const message, flags) }
+            }
+        };
+        return match check(count) {
+            Ok(count) if count as usize == whole => Outcome::All,
+            Ok(count) => Outcome::Part(count as usize),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Outcome::Part(0),
+                io::ErrorKind::Interrupted => continue,
+                _ => Outcome::Gone,
+            },
+        };
+    }
+}
+
+/// Tells a peer for whom there is no place so. What it sent already is read first: a close
+/// with unread bytes would be a reset that overtakes the answer.
+fn refuse(fd: &OwnedFd) {
+    let _ = send(fd.as_raw_fd(), &[IoSlice::new(REFUSAL)]);
+    let socket = SockRef::from(fd);
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut sink = [std::mem::MaybeUninit::uninit(); 4096];
+    for _ in 0..4 {
+        if !matches!(socket.recv(&mut sink), Ok(count) if count > 0) {
+            return;
+        }
+    }
+}
+
+/// -1 is the error of the last call.
+fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {
+    if result == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn has(events: u32, flag: i32) -> bool {
+    events & flag as u32 != 0
+}
+
+fn token(key: Key) -> u64 {
+    u64::from(key.generation) << 32 | u64::from(key.slot)
+}
+
+/// Slot numbers stay below these, so no connection has such a token.
+const WAKER: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+/// Events fetched at once.
+const EVENTS: usize = 256;
+/// Connections read in a turn.
+const READS: usize = 256;
+/// Peers accepted at once.
+const ACCEPTS: usize = 64;
+/// Bytes read of one connection in a turn.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// Rest of the listener when there are no descriptors.
+const ACCEPT_PAUSE_MS: u64 = 75;
+/// At most one line about it in this time.
+const LOG_MS: u64 = 1_000;
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
+Content-Type: application/json\r\nContent-Length: 58\r\n\r\n\
+{\"id\":\"UNAVAILABLE\",\"message\":\"no place, try again later\"}";
+const _: () = assert!(size_of::<Socket>() <= 12);
