@@ -39,6 +39,10 @@ fn room(id: &str) -> Target {
     Target::Room(RoomPush { room_id: id.to_owned() })
 }
 
+fn all() -> Target {
+    Target::All(AllPush { per_second: 0 })
+}
+
 async fn stream(world: &World) -> (mpsc::Sender<Batch>, Streaming<FromGateway>) {
     let (batches, outgoing) = mpsc::channel(8);
     let mut client = GatewayClient::connect(format!("http://{}", world.grpc)).await.expect("connected");
@@ -106,7 +110,7 @@ async fn the_stream_begins_with_a_welcome_and_acks_in_order() {
             count: 1,
             ..Push::default()
         };
-        let pushes = vec![numbered, unnumbered(room(ROOM), &format!("u{seq}"), seq as i64)];
+        let pushes = vec![numbered, unnumbered(all(), &format!("u{seq}"), seq as i64)];
         batches.send(Batch { id: seq, pushes }).await.expect("stream");
     }
     for id in 1..=3 {
@@ -126,17 +130,16 @@ async fn an_unnumbered_record_is_delivered_once_over_two_streams() {
     let world = World::start().await;
     let mut browser = world.old_client().await;
     let users = Target::User(UserPush { user_ids: vec!["user-ann".to_owned()] });
-    let all = Target::All(AllPush { per_second: 0 });
     for _ in 0..2 {
         let (batches, mut answers) = stream(&world).await;
         answer(&mut answers).await;
-        let pushes = vec![unnumbered(users.clone(), "first", 7), unnumbered(all.clone(), "second", 9)];
+        let pushes = vec![unnumbered(users.clone(), "first", 7), unnumbered(all(), "second", 9)];
         batches.send(Batch { id: 1, pushes }).await.expect("stream");
         assert_eq!(ack(&mut answers).await, 1);
     }
     let (batches, mut answers) = stream(&world).await;
     answer(&mut answers).await;
-    let pushes = vec![unnumbered(all, "last", 8)];
+    let pushes = vec![unnumbered(all(), "last", 8)];
     batches.send(Batch { id: 1, pushes }).await.expect("stream");
     for mark in ["first", "second", "last"] {
         assert_eq!(browser.next_frame().await["payload"], mark);

@@ -10,9 +10,9 @@
 //! `SEEDS=n` runs more of them.
 
 mod lines_model {
-    pub mod cores;
-    pub mod logic;
-    pub mod world;
+    pub(crate) mod cores;
+    pub(crate) mod logic;
+    pub(crate) mod world;
 }
 
 use lines_model::world::World;

@@ -136,7 +136,7 @@ async fn a_first_message_is_acknowledged_within_a_second_of_exec() {
     let mut best = Duration::MAX;
     for attempt in 0..3 {
         let start = Instant::now();
-        let corecast = Setup::new(data.path()).start_unready().await;
+        let corecast = Corecast::up(data.path()).await;
         let mut browser = Browser::knock(corecast.http(), &ann.sid).resume(cursors.clone()).open().await;
         browser.say_keyed(GENERAL, &format!("first {attempt}"), "the first message").await;
         browser.frame("ack").await;

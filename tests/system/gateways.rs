@@ -60,10 +60,11 @@ async fn unreachable_for_less_than_10_s_over_a_crash_it_is_still_owed_everything
 async fn a_gateway_that_stops_reading_does_not_hold_the_others_for_more_than_its_10_s() {
     let data = folder();
     let peer = Peer::listen(0, "second", 1, Manners::StopsReading).await;
-    // No fast path, so that what arrives came by the log; few records in flight, so that
-    // what the second gateway holds does hold the consumer.
-    let setup = with_second_gateway(data.path(), peer.addr().port());
-    let corecast = setup.set("bus.url", "none:").set("job.in_flight_records", 8).start().await;
+    // No fast path and no tail check, so that what arrives came by the log; few records in
+    // flight, so that what the second gateway holds does hold the consumer.
+    let setup = with_second_gateway(data.path(), peer.addr().port()).set("bus.url", "none:");
+    let setup = setup.set("gateway.limits.tail_check_ms", 60_000).set("job.in_flight_records", 8);
+    let corecast = setup.start().await;
     let ann = corecast.account("ann").await;
     let recorder = Recorder::new();
     let mut browser = Browser::knock(corecast.http(), &ann.sid).v1().recorded(&recorder, "ann").open().await;

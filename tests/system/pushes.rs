@@ -9,7 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 use serde_json::json;
 
 use crate::support::comet::{self, Comet};
-use crate::support::{Browser, Corecast, GENERAL, Seen, Setup, folder};
+use crate::support::{Browser, Corecast, GENERAL, Seen, Setup, eventually, folder};
 
 struct Stage {
     _data: tempfile::TempDir,
@@ -40,11 +40,14 @@ async fn reflection_and_health_answer() {
     let stage = stage().await;
     let services = comet::services(stage.corecast.grpc()).await;
     assert!(services.iter().any(|name| name == "ChatRoom.Comet.Comet"), "{services:?}");
-    let mut health = HealthClient::new(comet::channel(stage.corecast.grpc()).await);
+    let health = HealthClient::new(comet::channel(stage.corecast.grpc()).await);
     for service in ["", "ChatRoom.Comet.Comet"] {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = health.check(request).await.expect("it is known").into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+        eventually("it is serving", || async {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let answer = health.clone().check(request).await.expect("it is known").into_inner();
+            answer.status() == ServingStatus::Serving
+        })
+        .await;
     }
 }
 

@@ -112,8 +112,9 @@ async fn more_than_fits_a_hello_is_cut() {
 #[tokio::test]
 async fn an_empty_list_is_a_new_client() {
     let stage = stage(3).await;
-    let room = stage.general_of_hello(Vec::new()).await;
-    assert_eq!((numbers(&room), room.get("cut").is_some_and(|cut| cut == true)), (vec![1, 2, 3], false));
+    let mut browser = Browser::knock(stage.corecast.http(), &stage.sid).v1().open().await;
+    let messages = browser.everything_up_to(GENERAL, 3).await;
+    assert_eq!(messages.iter().map(|one| one["seq"].clone()).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[tokio::test]

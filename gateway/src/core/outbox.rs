@@ -228,7 +228,9 @@ mod tests {
     fn only_the_begun_frame_survives_a_stall() {
         let parts = [segment(&[3, 200, 4]), segment(&[7])];
         // Frame ends: 5, 209 (a long header), 215.
-        for (written, left) in [(0, 0), (1, 4), (4, 1), (5, 0), (6, 203), (208, 1), (209, 0), (210, 5), (215, 0)] {
+        for (written, left) in
+            [(0, 0), (1, 4), (4, 1), (5, 0), (6, 203), (208, 1), (209, 0), (210, 5), (215, 0)]
+        {
             let mut outbox = Outbox::default();
             outbox.put_back(&parts, written);
             outbox.keep_begun_frame();

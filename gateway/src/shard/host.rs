@@ -17,13 +17,13 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
+use super::Error;
 use super::driver::Driver;
 use super::driver::epoll::{Epoll, probe_uring};
 use super::listeners::Listeners;
 use super::mailbox::{MAILBOX_BYTES, Mailbox};
 use super::metrics::Metrics;
 use super::turn::Shard;
-use super::Error;
 use crate::config::{Config, DriverChoice};
 use crate::core::connections::{Connections, Places};
 use crate::core::handshake::Rules;
@@ -122,7 +122,8 @@ fn warn_plain(reason: &str) {
         reason,
         allow = "sysctl kernel.io_uring_disabled=0, and a seccomp profile that admits io_uring_setup, \
                  io_uring_enter and io_uring_register; RLIMIT_MEMLOCK of at least 512 KiB",
-        cost = "shards run on plain threads: sends are single system calls, 8 to 15 percent more cpu a delivery",
+        cost =
+            "shards run on plain threads: sends are single system calls, 8 to 15 percent more cpu a delivery",
         "io_uring is refused"
     );
 }

@@ -261,10 +261,7 @@ mod tests {
     use crate::core::{Target, Wire};
 
     fn push(bytes: usize) -> Command {
-        Command::Push {
-            target: Target::All { per_second: 0 },
-            wire: Wire::binary(&vec![0; bytes]),
-        }
+        Command::Push { target: Target::All { per_second: 0 }, wire: Wire::binary(&vec![0; bytes]) }
     }
 
     #[test]

@@ -8,39 +8,39 @@ use corecast_proto::ids::{Position, RoomId};
 
 /// What a connection has of a room.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub at: Position,
-    pub demoted: bool,
-    pub asked: bool,
+pub(crate) struct Seen {
+    pub(crate) at: Position,
+    pub(crate) demoted: bool,
+    pub(crate) asked: bool,
 }
 
 #[derive(Debug)]
-pub struct Conn {
-    pub id: ConnId,
-    pub open: bool,
-    pub rooms: BTreeMap<RoomId, Seen>,
+pub(crate) struct Conn {
+    pub(crate) id: ConnId,
+    pub(crate) open: bool,
+    pub(crate) rooms: BTreeMap<RoomId, Seen>,
 }
 
-pub struct CoreModel {
-    pub mailbox: VecDeque<Command>,
-    pub capacity: usize,
-    pub conns: Vec<Conn>,
+pub(crate) struct CoreModel {
+    pub(crate) mailbox: VecDeque<Command>,
+    pub(crate) capacity: usize,
+    pub(crate) conns: Vec<Conn>,
     // The shard's number of each room, while it has members.
-    pub numbers: BTreeMap<RoomId, Position>,
+    pub(crate) numbers: BTreeMap<RoomId, Position>,
 }
 
 /// What the core says.
-pub enum Said {
+pub(crate) enum Said {
     Stale { conn: ConnId, opened: bool, rooms: Vec<RoomId> },
     Closed { conn: ConnId },
 }
 
 impl CoreModel {
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { mailbox: VecDeque::new(), capacity, conns: Vec::new(), numbers: BTreeMap::new() }
     }
 
-    pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+    pub(crate) fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.conns.iter_mut().find(|conn| conn.id == id)
     }
 
@@ -49,7 +49,7 @@ impl CoreModel {
     }
 
     /// Takes one command.
-    pub fn turn(&mut self) -> Vec<Said> {
+    pub(crate) fn turn(&mut self) -> Vec<Said> {
         let Some(command) = self.mailbox.pop_front() else { return Vec::new() };
         match command {
             Command::Frames(frames) => frames.iter().for_each(|frame| self.frame(frame)),
@@ -124,8 +124,9 @@ impl CoreModel {
         self.numbers.insert(room_id.clone(), at);
         if !has_wire {
             // Nothing can replace what they hold: they get a new hello.
-            let (gone, stay) =
-                std::mem::take(&mut self.conns).into_iter().partition(|c| c.open && c.rooms.contains_key(room_id));
+            let (gone, stay) = std::mem::take(&mut self.conns)
+                .into_iter()
+                .partition(|c| c.open && c.rooms.contains_key(room_id));
             self.conns = stay;
             let gone: Vec<Conn> = gone;
             return gone.into_iter().map(|conn| Said::Closed { conn: conn.id }).collect();

@@ -10,19 +10,19 @@ use corecast_proto::ids::{GLOBAL, Position, RoomId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-pub struct LogicRoom {
-    pub at: Position,
-    pub everyone: bool,
+pub(crate) struct LogicRoom {
+    pub(crate) at: Position,
+    pub(crate) everyone: bool,
     // On `global`: the room each number created.
-    pub creations: Vec<Creation>,
+    pub(crate) creations: Vec<Creation>,
 }
 
-pub struct Logic {
-    pub rooms: BTreeMap<RoomId, LogicRoom>,
+pub(crate) struct Logic {
+    pub(crate) rooms: BTreeMap<RoomId, LogicRoom>,
 }
 
 impl Logic {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut rooms = BTreeMap::new();
         let mut add = |id: &str, everyone| {
             let at = Position { epoch: 10, seq: 0 };
@@ -36,7 +36,7 @@ impl Logic {
     }
 
     /// Commits messages and answers their frame.
-    pub fn commit(&mut self, room_id: &RoomId, count: u64) -> Arrival {
+    pub(crate) fn commit(&mut self, room_id: &RoomId, count: u64) -> Arrival {
         let room = self.rooms.get_mut(room_id).expect("known");
         let first = room.at.seq + 1;
         room.at.seq += count;
@@ -44,7 +44,7 @@ impl Logic {
     }
 
     /// Creates a room and answers its frame on `global`.
-    pub fn create(&mut self, everyone: bool) -> Arrival {
+    pub(crate) fn create(&mut self, everyone: bool) -> Arrival {
         let room_id = RoomId::from(format!("{}-{}", if everyone { "d" } else { "p" }, self.rooms.len()));
         let global = self.rooms.get_mut(GLOBAL).expect("seeded");
         let creation = Creation { room_id: room_id.clone(), epoch: global.at.epoch, everyone };
@@ -56,13 +56,13 @@ impl Logic {
         arrival(&RoomId::from(GLOBAL), epoch, seq, seq, Some(creation))
     }
 
-    pub fn new_epoch(&mut self) {
+    pub(crate) fn new_epoch(&mut self) {
         for room in self.rooms.values_mut() {
             room.at.epoch += 1;
         }
     }
 
-    pub fn head(&self, room_id: &RoomId) -> Option<Head> {
+    pub(crate) fn head(&self, room_id: &RoomId) -> Option<Head> {
         self.rooms.get(room_id).map(|room| Head {
             room_id: room_id.clone(),
             at: room.at,
@@ -70,22 +70,22 @@ impl Logic {
         })
     }
 
-    pub fn defaults(&self) -> Vec<Head> {
+    pub(crate) fn defaults(&self) -> Vec<Head> {
         self.rooms.iter().filter(|(_, room)| room.everyone).filter_map(|(id, _)| self.head(id)).collect()
     }
 
-    pub fn snapshot(&self, room_id: &RoomId) -> SnapshotRoom {
+    pub(crate) fn snapshot(&self, room_id: &RoomId) -> SnapshotRoom {
         let room = &self.rooms[room_id];
         SnapshotRoom { room_id: room_id.clone(), everyone: room.everyone, at: room.at }
     }
 
-    pub fn cut(&self, room_id: &RoomId) -> CutAnswer {
+    pub(crate) fn cut(&self, room_id: &RoomId) -> CutAnswer {
         let at = self.rooms[room_id].at;
         CutAnswer { at, wire: Wire::text(format!("cut {room_id} {} {}", at.epoch, at.seq).as_bytes()) }
     }
 
     /// Frames cut anew at random places, as a read of rows does.
-    pub fn range(&self, room_id: &RoomId, ask: Ask, rng: &mut StdRng) -> RangeAnswer {
+    pub(crate) fn range(&self, room_id: &RoomId, ask: Ask, rng: &mut StdRng) -> RangeAnswer {
         let Some(room) = self.rooms.get(room_id) else {
             return RangeAnswer { at: None, frames: Vec::new() };
         };

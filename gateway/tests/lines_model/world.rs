@@ -25,7 +25,7 @@ enum Read {
     Snapshot(RoomId, SnapshotFor),
 }
 
-pub struct World {
+pub(crate) struct World {
     rng: StdRng,
     now_ms: u64,
     lines: Lines,
@@ -43,7 +43,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let limits = LinesLimits {
             line: LineLimits {
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// One thing happens.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.now_ms += self.rng.random_range(0..30);
         match self.rng.random_range(0..100) {
             0..25 => self.commit(),
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// No more disturbances: everybody becomes complete.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.logic_away = false;
         self.calm = true;
         for core in &mut self.cores {
@@ -115,7 +115,8 @@ impl World {
             for conn in core.conns.iter().filter(|conn| conn.open) {
                 for (room_id, seen) in &conn.rooms {
                     let head = self.logic.rooms[room_id].at;
-                    let at = if room_id.is_global() { Position { epoch: head.epoch, ..seen.at } } else { seen.at };
+                    let at =
+                        if room_id.is_global() { Position { epoch: head.epoch, ..seen.at } } else { seen.at };
                     assert_eq!(at, head, "core {number}, {:?} in {room_id} is not complete", conn.id);
                     assert!(!seen.demoted, "core {number}, {:?} in {room_id} is still behind", conn.id);
                 }
@@ -161,7 +162,8 @@ impl World {
     }
 
     fn create(&mut self) {
-        let arrival = if self.logic.rooms.len() > 9 { return } else { self.logic.create(self.rng.random_bool(0.6)) };
+        let arrival =
+            if self.logic.rooms.len() > 9 { return } else { self.logic.create(self.rng.random_bool(0.6)) };
         self.send(arrival);
     }
 
@@ -216,7 +218,9 @@ impl World {
         let now_ms = self.now_ms;
         let away = self.logic_away;
         match read {
-            Read::Range(room_id, ask, why) if away => self.lines.handle_range_failed(&room_id, why, ask, now_ms),
+            Read::Range(room_id, ask, why) if away => {
+                self.lines.handle_range_failed(&room_id, why, ask, now_ms)
+            }
             Read::Range(room_id, ask, why) => {
                 let answer = self.logic.range(&room_id, ask, &mut self.rng);
                 self.lines.handle_range(&room_id, why, ask, answer, now_ms);

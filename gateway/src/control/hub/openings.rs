@@ -95,7 +95,8 @@ impl Openings {
             Wants::Hello { cursors } if cursors.is_empty() => {
                 let usable = self.shared.as_ref().filter(|shared| lines.covers(shared.global, &shared.rooms));
                 if let Some(shared) = usable {
-                    let (objects, global, rooms) = (shared.objects.clone(), shared.global, shared.rooms.clone());
+                    let (objects, global, rooms) =
+                        (shared.objects.clone(), shared.global, shared.rooms.clone());
                     self.place_hello(id, &objects, global, rooms, lines, now_ms);
                 } else {
                     self.waiting_for_shared.push(id);
@@ -143,7 +144,14 @@ impl Openings {
                 };
                 // Whoever waited takes it even when a line has not reached it yet.
                 for id in &waiting {
-                    self.place_hello(*id, &shared.objects, shared.global, shared.rooms.clone(), lines, now_ms);
+                    self.place_hello(
+                        *id,
+                        &shared.objects,
+                        shared.global,
+                        shared.rooms.clone(),
+                        lines,
+                        now_ms,
+                    );
                 }
                 self.shared = Some(shared);
             }

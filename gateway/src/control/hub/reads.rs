@@ -21,12 +21,28 @@ const READS_AT_ONCE: usize = 256;
 
 /// What came back.
 pub(super) enum Answer {
-    Range { room_id: RoomId, ask: Ask, why: RangeFor, answer: Option<RangeAnswer> },
-    Heads { rooms: Vec<RoomId>, why: HeadsFor, answer: Option<Vec<Head>> },
+    Range {
+        room_id: RoomId,
+        ask: Ask,
+        why: RangeFor,
+        answer: Option<RangeAnswer>,
+    },
+    Heads {
+        rooms: Vec<RoomId>,
+        why: HeadsFor,
+        answer: Option<Vec<Head>>,
+    },
     Defaults(Option<Vec<Head>>),
-    Snapshot { room_id: RoomId, why: SnapshotFor, answer: Result<Option<CutAnswer>, ()> },
+    Snapshot {
+        room_id: RoomId,
+        why: SnapshotFor,
+        answer: Result<Option<CutAnswer>, ()>,
+    },
     /// A hello for one connection.
-    Hello { id: u64, answer: Result<pb::HelloReply, LogicError> },
+    Hello {
+        id: u64,
+        answer: Result<pb::HelloReply, LogicError>,
+    },
     /// The hello that connections without cursors share.
     Shared(Result<pb::HelloReply, LogicError>),
 }

@@ -92,7 +92,9 @@ pub(super) async fn run(
     };
     loop {
         task.carry_out();
-        ready.send_if_modified(|ready| std::mem::replace(ready, task.lines.is_ready()) != task.lines.is_ready());
+        ready.send_if_modified(|ready| {
+            std::mem::replace(ready, task.lines.is_ready()) != task.lines.is_ready()
+        });
         counters.send_replace(task.lines.counters());
         let now_ms = task.now_ms();
         let due = task.started + Duration::from_millis(task.lines.poll_timeout(now_ms));

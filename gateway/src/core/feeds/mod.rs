@@ -26,6 +26,7 @@
 //! the shard, which takes no commands while [`Feeds::bytes`] is above its limit: a pass
 //! needs none, so it always ends. What a connection holds is bounded by `take`.
 
+mod catch_up;
 mod lag;
 mod queue;
 mod take;
@@ -308,12 +309,7 @@ impl Feeds {
 
     /// Gives an open connection what it lacks in all its feeds, as far as it takes it.
     /// `false`: what it holds is void and it cannot be told so; close it with 1012.
-    pub fn collect(
-        &mut self,
-        slot: u32,
-        mut peer: Peer,
-        out: &mut Out<'_>,
-    ) -> bool {
+    pub fn collect(&mut self, slot: u32, mut peer: Peer, out: &mut Out<'_>) -> bool {
         let Self { seats, everyone, rooms, bytes, .. } = self;
         let seat = &mut seats[slot as usize];
         let mut lag = seat.more.as_mut().and_then(|more| more.lag.take());
@@ -341,95 +337,6 @@ impl Feeds {
             seat.more.get_or_insert_default().lag = lag;
         }
         !void
-    }
-
-    /// A page for a lagging connection. Call [`Feeds::collect`] first, so that it stands at
-    /// the head. `false`: what it holds is void and it cannot be told so; close it with 1012.
-    pub fn page(
-        &mut self,
-        slot: u32,
-        room_id: &RoomId,
-        page: Page,
-        mut peer: Peer,
-        now_ms: u64,
-        out: &mut Out<'_>,
-    ) -> bool {
-        let number = self.number(room_id);
-        let Some(lag) = self.lag_mut(slot) else { return true };
-        // The question is answered even if the room was left meanwhile.
-        lag.answered(room_id);
-        let Some(reached) = lag.reached(room_id) else {
-            self.drop_empty(slot);
-            return true;
-        };
-        out.counters.pages += 1;
-        match page {
-            Page::Frames { frames, reached: to } => {
-                // An answer to an older question may begin below the place.
-                for (_, wire) in frames.iter().filter(|(last, _)| *last > reached.seq) {
-                    peer.queue(wire, out);
-                    out.counters.deliveries += 1;
-                }
-                let to = Position { epoch: reached.epoch, seq: to.max(reached.seq) };
-                lag.move_to(room_id, to);
-                if to == reached && Some(to) != number {
-                    // No progress: do not spin.
-                    lag.pause_until(now_ms + RETRY_MS);
-                }
-            }
-            Page::Cut { .. } if !peer.v1 => return false,
-            Page::Cut { at, wire } => {
-                peer.queue(&wire, out);
-                out.counters.cuts += 1;
-                lag.move_to(room_id, at);
-            }
-            Page::TryLater => lag.pause_until(now_ms + RETRY_MS),
-        }
-        true
-    }
-
-    /// What a lagging connection whose outbox has drained asks for next. Rooms in which it
-    /// has reached the shard's number are live again, and it is told.
-    pub fn next_question(
-        &mut self,
-        slot: u32,
-        v1: bool,
-        now_ms: u64,
-        out: &mut Out<'_>,
-    ) -> Option<(RoomId, Position)> {
-        loop {
-            let Some((room_id, reached)) = self.lag_mut(slot)?.candidate(now_ms) else {
-                self.drop_empty(slot);
-                return None;
-            };
-            let number = self.number(&room_id);
-            let behind = number.is_some_and(|number| reached < number);
-            if !behind && !self.at_head(slot, &room_id) {
-                // Frames of the room that the page held are still above it in the feed:
-                // they pass by at the next collect.
-                return None;
-            }
-            let lag = self.lag_mut(slot)?;
-            if behind {
-                lag.ask(room_id.clone(), now_ms);
-                return Some((room_id, reached));
-            }
-            lag.end(&room_id);
-            out.counters.caught_up += 1;
-            if v1 && !room_id.is_global() {
-                out.reply(&Wire::text(&frame::caught_up(room_id.as_str(), reached.seq)));
-            }
-        }
-    }
-
-    /// When a lagging connection has to be looked at again.
-    pub fn wake_at(&self, slot: u32) -> Option<u64> {
-        self.seats.get(slot as usize)?.more.as_ref()?.lag.as_ref().map(|lag| lag.wake_at())
-    }
-
-    /// Does it lag in any room?
-    pub fn is_lagging(&self, slot: u32) -> bool {
-        self.wake_at(slot).is_some()
     }
 
     /// Is it below a head?
@@ -470,29 +377,6 @@ impl Feeds {
             Some(known) => Some(std::mem::replace(known, number)),
             None => self.numbers.insert(room_id.clone(), number),
         }
-    }
-
-    fn number(&self, room_id: &RoomId) -> Option<Position> {
-        match self.rooms_by_id.get(room_id) {
-            Some(&room) => Some(self.rooms[room as usize].number),
-            None => self.numbers.get(room_id).copied(),
-        }
-    }
-
-    fn at_head(&self, slot: u32, room_id: &RoomId) -> bool {
-        match self.place(slot, room_id) {
-            Some(place) => {
-                let Some(more) = &self.seats[slot as usize].more else { return true };
-                let Place { room, member } = more.places[place];
-                let room = &self.rooms[room as usize];
-                room.members[member as usize].at == room.queue.head()
-            }
-            None => self.seats[slot as usize].at == self.everyone.head(),
-        }
-    }
-
-    fn lag_mut(&mut self, slot: u32) -> Option<&mut Lag> {
-        self.seats.get_mut(slot as usize)?.more.as_mut()?.lag.as_deref_mut()
     }
 
     fn place(&self, slot: u32, room_id: &RoomId) -> Option<usize> {
@@ -612,8 +496,6 @@ const ABSENT: u64 = u64::MAX;
 const EVERYONE: u32 = u32::MAX;
 /// Members one feed names before the next one's turn: a wide room does not delay a narrow one.
 const TURN_MEMBERS: u32 = 16;
-/// Pause before a page is asked for again that could not be had.
-const RETRY_MS: u64 = 1_000;
 
 const _: () = assert!(size_of::<Seat>() == 16);
 const _: () = assert!(size_of::<Place>() + size_of::<Member>() <= 24);

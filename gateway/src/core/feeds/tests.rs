@@ -1,4 +1,6 @@
+use super::catch_up::RETRY_MS;
 use super::*;
+use crate::core::command::Page;
 use crate::core::counters::Counters;
 use crate::core::outbox::Segment;
 
@@ -200,12 +202,17 @@ fn a_full_socket_over_the_soft_limit_misses_frames_room_by_room() {
     world.out.clear();
     let frames = vec![(1, Wire::text(b"had")), (2, Wire::text(b"two")), (3, Wire::text(b"three"))];
     assert!(world.page(0, "d", Page::Frames { frames, reached: 3 }));
-    assert_eq!(world.wires(), [Wire::text(b"two").bytes().to_vec(), Wire::text(b"three").bytes().to_vec()].concat());
+    assert_eq!(
+        world.wires(),
+        [Wire::text(b"two").bytes().to_vec(), Wire::text(b"three").bytes().to_vec()].concat()
+    );
     let (room, _) = world.question(0, 0).unwrap();
     assert_eq!(room.as_str(), "p", "rooms take turns");
     assert!(world.page(0, "p", Page::Frames { frames: vec![(5, Wire::text(b"p"))], reached: 5 }));
     assert!(world.question(0, 0).is_none());
-    assert!(String::from_utf8_lossy(&world.wires()).contains(r#""caughtUp","payload":{"roomId":"d","seq":3"#));
+    assert!(
+        String::from_utf8_lossy(&world.wires()).contains(r#""caughtUp","payload":{"roomId":"d","seq":3"#)
+    );
     assert_eq!((world.feeds.lagging(), world.counters.caught_up), (0, 2));
     world.frame("d", true, 4, 10);
     assert_eq!(world.collect(0, FREE), [Wire::binary(&[4; 8]).bytes().to_vec()]);
@@ -254,8 +261,8 @@ fn a_cut_is_delivered_in_order_to_v1_and_closes_the_others() {
     world.feeds.push_cut("d".into(), true, at, Some(Wire::text(b"cut")));
     world.frame("d", true, 2, 10);
     let whole = world.collect(0, FREE).concat();
-    let expected = [Wire::binary(&[1; 8]), Wire::text(b"cut"), Wire::binary(&[2; 8])]
-        .map(|wire| wire.bytes().to_vec());
+    let expected =
+        [Wire::binary(&[1; 8]), Wire::text(b"cut"), Wire::binary(&[2; 8])].map(|wire| wire.bytes().to_vec());
     assert_eq!(whole, expected.concat());
     let mut out = Out { segments: &mut world.out, counters: &mut world.counters };
     out.segments.clear();

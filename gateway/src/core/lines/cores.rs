@@ -37,13 +37,7 @@ pub(super) enum Fed {
 impl Lines {
     /// The core had no place for this command: it and everything behind it for the same
     /// core waits, in order.
-    pub fn refused(
-        &mut self,
-        core: usize,
-        command: Command,
-        placement: Option<Box<Placement>>,
-        now_ms: u64,
-    ) {
+    pub fn refused(&mut self, core: usize, command: Command, placement: Option<Box<Placement>>, now_ms: u64) {
         self.refuse(core, command, placement, now_ms);
         let actions = std::mem::take(&mut self.actions);
         for action in actions {
@@ -131,7 +125,11 @@ impl Lines {
         } else {
             room.fed[core] = Fed::Behind { seq, asking: true };
             let ask = Ask { after: seq, up_to: at.seq };
-            self.actions.push_back(Action::Range { room_id: room_id.clone(), ask, why: RangeFor::Core(core) });
+            self.actions.push_back(Action::Range {
+                room_id: room_id.clone(),
+                ask,
+                why: RangeFor::Core(core),
+            });
         }
     }
 

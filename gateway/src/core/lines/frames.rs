@@ -77,7 +77,14 @@ impl Lines {
     }
 
     /// The answer to [`Action::Range`].
-    pub fn handle_range(&mut self, room_id: &RoomId, why: RangeFor, ask: Ask, answer: RangeAnswer, now_ms: u64) {
+    pub fn handle_range(
+        &mut self,
+        room_id: &RoomId,
+        why: RangeFor,
+        ask: Ask,
+        answer: RangeAnswer,
+        now_ms: u64,
+    ) {
         match why {
             RangeFor::Line => self.handle_line_range(room_id, ask, answer, now_ms),
             RangeFor::Core(core) => self.handle_core_range(core, room_id, Some(answer), now_ms),

@@ -185,10 +185,7 @@ impl Lines {
 
     /// Rooms with members here; default ones count when anybody is connected.
     pub fn rooms_with_members(&self) -> impl Iterator<Item = &RoomId> {
-        self.rooms
-            .iter()
-            .filter(|(id, room)| !id.is_global() && self.has_members(room))
-            .map(|(id, _)| id)
+        self.rooms.iter().filter(|(id, room)| !id.is_global() && self.has_members(room)).map(|(id, _)| id)
     }
 
     /// When `handle_timeout` is due.

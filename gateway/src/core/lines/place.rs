@@ -52,7 +52,12 @@ impl Lines {
     /// Ends a membership.
     pub fn handle_leave(&mut self, conn: ConnId, room_id: &RoomId, now_ms: u64) {
         if self.forget_membership(conn, room_id, now_ms) {
-            self.emit(usize::from(conn.shard), Command::Leave { conn, room_id: room_id.clone() }, None, now_ms);
+            self.emit(
+                usize::from(conn.shard),
+                Command::Leave { conn, room_id: room_id.clone() },
+                None,
+                now_ms,
+            );
         }
         self.settle(now_ms);
     }
@@ -118,7 +123,11 @@ impl Lines {
             self.emit_page(conn, room_id, page, now_ms);
         } else {
             let ask = Ask { after: reached.seq, up_to: given };
-            self.actions.push_back(Action::Range { room_id: room_id.clone(), ask, why: RangeFor::Page(conn) });
+            self.actions.push_back(Action::Range {
+                room_id: room_id.clone(),
+                ask,
+                why: RangeFor::Page(conn),
+            });
         }
         self.settle(now_ms);
     }
@@ -191,7 +200,12 @@ impl Lines {
     }
 
     fn emit_page(&mut self, conn: ConnId, room_id: &RoomId, page: Page, now_ms: u64) {
-        self.emit(usize::from(conn.shard), Command::Page { conn, room_id: room_id.clone(), page }, None, now_ms);
+        self.emit(
+            usize::from(conn.shard),
+            Command::Page { conn, room_id: room_id.clone(), page },
+            None,
+            now_ms,
+        );
     }
 
     pub(super) fn place_waiting(&mut self, now_ms: u64) {
@@ -286,7 +300,10 @@ impl Lines {
             return Err(Try::Wait);
         }
         let room = &self.rooms[room_id];
-        room.line.frames_after(at.seq).map(|list| list.map(|frame| frame.wire.clone()).collect()).ok_or(Try::Stale)
+        room.line
+            .frames_after(at.seq)
+            .map(|list| list.map(|frame| frame.wire.clone()).collect())
+            .ok_or(Try::Stale)
     }
 
     // Default rooms that were created after the snapshot: they count as N = 0.

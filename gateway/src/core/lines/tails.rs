@@ -204,8 +204,12 @@ impl Lines {
         for core in 0..self.cores.len() {
             let room = &self.rooms[room_id];
             if self.members_on(room, core) > 0 {
-                let command =
-                    Command::Cut { room_id: room_id.clone(), everyone: room.everyone, at, wire: wire.clone() };
+                let command = Command::Cut {
+                    room_id: room_id.clone(),
+                    everyone: room.everyone,
+                    at,
+                    wire: wire.clone(),
+                };
                 self.emit(core, command, None, now_ms);
             }
         }

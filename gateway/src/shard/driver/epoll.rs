@@ -61,9 +61,8 @@ impl Epoll {
         // SAFETY: no memory is passed; the new descriptor is owned by nobody else.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
         // SAFETY: as above.
-        let eventfd = unsafe {
-            OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?)
-        };
+        let eventfd =
+            unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
         // Edge-triggered, every write is an event: the counter is never read.
         watch(&epoll, eventfd.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, WAKER)?;
         watch(&epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
@@ -172,8 +171,7 @@ impl Epoll {
         let scratch = &mut self.scratch;
         // SAFETY: the kernel writes at most `scratch.len()` bytes into it, borrowed
         // exclusively for the call; `fd` is open, its owner is in `sockets`.
-        let count =
-            unsafe { libc::recv(fd, scratch.as_mut_ptr().cast(), scratch.len(), libc::MSG_DONTWAIT) };
+        let count = unsafe { libc::recv(fd, scratch.as_mut_ptr().cast(), scratch.len(), libc::MSG_DONTWAIT) };
         match check(count) {
             Ok(0) => handler.ended(key),
             Ok(count) => {
@@ -389,16 +387,13 @@ pub fn probe_uring() -> io::Result<()> {
 fn watch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events: what as u32, u64: token };
     // SAFETY: `event` is read during the call only; both descriptors are open.
-    let result =
-        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
     check(result).map(|_| ())
 }
 
 fn unwatch(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
     // SAFETY: a removal reads no event; both descriptors are open.
-    let result = unsafe {
-        libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())
-    };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     check(result).map(|_| ())
 }
 
@@ -407,9 +402,7 @@ fn accept(listener: RawFd) -> io::Result<(OwnedFd, Option<IpAddr>)> {
     // SAFETY: `try_init` gives storage for any address and its length, which the kernel
     // fills and shortens; `listener` is open.
     let (fd, addr) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            check(libc::accept4(listener, storage.cast(), length, flags))
-        })?
+        SockAddr::try_init(|storage, length| check(libc::accept4(listener, storage.cast(), length, flags)))?
     };
     // SAFETY: the new descriptor is owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
