@@ -4,6 +4,8 @@
 
 mod control_support;
 
+use std::sync::atomic::Ordering;
+
 use control_support::{ANN, NOBODY, ROOM, World, eventually};
 
 #[tokio::test]
@@ -84,5 +86,24 @@ async fn a_drain_tells_and_closes_with_1001() {
         assert_eq!((old.close_code().await, v1.close_code().await), (1001, 1001));
     };
     let (ended, ()) = tokio::join!(ended, clients);
+    assert!(ended.is_ok(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_send_in_flight_is_acked_before_the_drain_closes() {
+    let mut world = World::start_with(|config| config.limits.drain_ms = 5_000).await;
+    let logic = world.logic.clone();
+    let mut v1 = world.v1_client().await;
+    logic.down.store(true, Ordering::SeqCst);
+    v1.say(ROOM, "last words", Some("k1")).await;
+    eventually("the send is in flight", async || logic.sends.load(Ordering::SeqCst) > 0).await;
+    let ended = world.end();
+    let client = async {
+        tokio::task::yield_now().await;
+        logic.down.store(false, Ordering::SeqCst);
+        assert_eq!(v1.next_of("ack").await["messages"][0]["clientMessageId"], "k1");
+        assert_eq!(v1.close_code().await, 1001);
+    };
+    let (ended, ()) = tokio::join!(ended, client);
     assert!(ended.is_ok(), "{ended:?}");
 }

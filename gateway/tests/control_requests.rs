@@ -71,6 +71,18 @@ async fn a_send_is_retried_with_its_key_while_logic_is_away_for_a_moment() {
 }
 
 #[tokio::test]
+async fn a_dead_logic_node_beside_a_live_one_is_not_noticed() {
+    let world = World::start_beside_a_dead_node().await;
+    let mut v1 = world.v1_client().await;
+    // Enough rooms for both nodes to be the first choice of some.
+    for room in (0..8).map(|at| format!("r-{at}")) {
+        world.logic.add_public_room(&room);
+        v1.say(&room, "hello", Some("k")).await;
+        assert_eq!(v1.next_of("ack").await["roomId"], room.as_str());
+    }
+}
+
+#[tokio::test]
 async fn frames_of_v1_are_unknown_to_old_clients() {
     let world = World::start().await;
     let mut old = world.old_client().await;

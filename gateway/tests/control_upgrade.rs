@@ -68,3 +68,16 @@ async fn a_websocket_path_without_an_upgrade_says_so() {
     assert_eq!(response.status().as_u16(), 426);
     assert_eq!(response.headers()["upgrade"], "websocket");
 }
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let world = World::start_with(|config| config.limits.handshake_ms = 200).await;
+    let mut stream = TcpStream::connect(world.http).await.expect("connected");
+    let host = world.http;
+    let page = format!("GET /api/nothing HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    stream.write_all(page.as_bytes()).await.expect("written");
+    response(&mut stream).await;
+    stream.write_all(b"GET /api/nothing HTTP/1.1\r\nHost: slow").await.expect("written");
+    let mut rest = Vec::new();
+    within(stream.read_to_end(&mut rest)).await.expect("closed in time");
+}

@@ -64,8 +64,8 @@ impl Survivor {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_kill_9_once_and_in_order() {
-    let seed = std::env::var("CORECAST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(2024);
-    println!("CORECAST_SEED={seed} cargo test --test system crash::");
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(2024);
+    println!("SEED={seed} cargo test --test system crash::what_was");
     let mut random = StdRng::seed_from_u64(seed);
     let data = folder();
     let recorder = Recorder::new();

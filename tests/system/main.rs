@@ -17,6 +17,7 @@
 //! | [`epoch`] | `store new-epoch` voids what clients hold |
 //! | [`gateways`] | DESIGN §3.6: what job owes a gateway that is slow or away |
 //! | [`drain`] | SIGTERM loses nothing |
+//! | [`slow_reader`] | DESIGN §3.7: who does not read is set aside, catches up, and delays nobody |
 //! | [`outage`] | a tier that is away degrades, it does not corrupt |
 //! | [`operations`] | metrics, health, log words, configuration, a kernel without io_uring |
 //!
@@ -41,4 +42,5 @@ mod pushes;
 mod refusals;
 mod resume;
 mod rooms;
+mod slow_reader;
 mod upgrade;

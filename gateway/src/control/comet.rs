@@ -46,7 +46,7 @@ impl Comet for CometService {
         let BroadcastRoomReq { room_id, proto } = request.into_inner();
         let wire = wire_of(proto)?;
         let empty = room_id.is_empty();
-        self.push("broadcast_room", empty, Target::Room(room_id.into()), wire)?;
+        self.push("broadcast_room", empty, self.shared.room_target(room_id.into()), wire)?;
         Ok(Response::new(BroadcastRoomReply {}))
     }
 

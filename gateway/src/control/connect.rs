@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::hub::JoinError;
+use super::recheck::close_session;
 use super::requests::Worker;
 use super::shared::Shared;
 use crate::core::{Command, ConnId, Session, UpgradeRequest};
@@ -81,6 +82,9 @@ async fn open(shared: &Arc<Shared>, conn: ConnId, request: &UpgradeRequest) -> O
     let resumed = resume.is_some();
     match shared.hub.open(conn, session.clone(), resume.unwrap_or_default()).await {
         Ok(()) => {
+            if shared.logouts.contains(sid) {
+                close_session(shared, sid).await;
+            }
             if resumed {
                 let settle = Command::Reply { conn, frames: Vec::new(), settled: 1 };
                 shared.cores.queue(conn.shard, settle).await;

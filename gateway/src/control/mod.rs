@@ -6,7 +6,7 @@
 //! | [`dispatch`] | the one reader of what the shards tell |
 //! | [`connect`] [`verify`] | from the 101 to the open connection |
 //! | [`requests`] [`forward`] | what clients ask for |
-//! | [`connections`] [`routes`] [`recheck`] | who is connected, who has to know, who no longer may be |
+//! | [`connections`] [`routes`] [`recheck`] [`logouts`] | who is connected, who has to know, who no longer may be |
 //! | [`hub`] | the lines: fast path and log merged, joins, catch-up |
 //! | [`bus`] | the fast path |
 //! | [`grpc`] [`comet`] [`push_stream`] [`dedupe`] | pushes of others and of job |
@@ -31,6 +31,7 @@ mod http;
 pub mod hub;
 mod lease;
 pub mod logic_client;
+mod logouts;
 pub mod metrics;
 mod nofile;
 mod ops;
@@ -65,6 +66,7 @@ use self::forward::ForwardLog;
 use self::http::PlainHttp;
 use self::hub::{Hub, HubParts};
 use self::logic_client::LogicClient;
+use self::logouts::RecentLogouts;
 use self::metrics::Metrics;
 use self::ops::Ops;
 use self::routes::Routes;
@@ -220,7 +222,7 @@ impl Gateway {
         let stop_routes = stop.clone();
         tokio::spawn(async move { routes.run(logic, id, stop_routes).await });
         tokio::spawn(recheck::recheck(shared.clone()));
-        let grpc_addr = self.config.advertise_grpc.unwrap_or_else(|| self.grpc_addr.to_string());
+        let grpc_addr = advertised(self.config.advertise_grpc, self.grpc_addr);
         let node = Node { id: self.id.clone(), grpc_addr };
         let incarnations = incarnation.subscribe();
         let lease = tokio::spawn(lease::keep_registered(shared.clone(), self.registry, node, incarnation));
@@ -272,6 +274,7 @@ impl Gateway {
             connections: Connections::new(mailboxes.len()),
             cores: Cores::new(mailboxes, metrics.mailbox_waits.clone()),
             routes: Arc::new(Routes::new(incarnation)),
+            logouts: RecentLogouts::default(),
             forward_log: ForwardLog::default(),
             workers: TaskTracker::new(),
             limits,
@@ -280,6 +283,14 @@ impl Gateway {
             stop,
         })
     }
+}
+
+/// Where other nodes reach the gRPC server.
+fn advertised(configured: Option<String>, bound: SocketAddr) -> String {
+    if configured.is_none() && bound.ip().is_unspecified() {
+        warn!(%bound, "gateway.advertise_grpc is not set: only this machine can reach the bound address");
+    }
+    configured.unwrap_or_else(|| bound.to_string())
 }
 
 /// What is in flight, notice, paced closes, what came meanwhile; then the time is over.

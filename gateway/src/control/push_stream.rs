@@ -190,6 +190,10 @@ impl Session {
             self.count("repeated");
             return;
         }
+        let target = match target {
+            Target::Room(room_id) => self.shared.room_target(room_id),
+            other => other,
+        };
         let command = || Command::Push { target: target.clone(), wire: wire.clone() };
         self.shared.cores.queue_all(command).await;
         seen.insert(offset);

@@ -58,6 +58,8 @@ async fn check(shared: &Shared) {
 
 /// Closes every connection of a session here: 4501 with `corecast.v1`, 1008 without.
 pub(super) async fn close_session(shared: &Shared, sid: &str) {
+    // A connection that is still on its way in would miss the command.
+    shared.logouts.remember(sid);
     let sid: Arc<str> = sid.into();
     for shard in 0..shared.cores.count() {
         let shard = u16::try_from(shard).expect("shards are numbered by u16");

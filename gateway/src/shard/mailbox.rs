@@ -257,8 +257,12 @@ fn wire_bytes(command: &Command) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::core::{Target, Wire};
+    use crate::core::{ConnId, Target, Wire};
+    use crate::shard::driver::epoll::Epoll;
+    use crate::shard::driver::{Driver, Flow, Handler, Key};
 
     fn push(bytes: usize) -> Command {
         Command::Push { target: Target::All { per_second: 0 }, wire: Wire::binary(&vec![0; bytes]) }
@@ -322,5 +326,85 @@ mod tests {
             assert!(mailbox.offer(push(1)).is_ok());
         }
         assert_eq!(mailbox.wakes(), 1);
+    }
+
+    /// Lock-step and free-running hops into a shard that parks in epoll whenever it finds
+    /// nothing; one lost wake and the watchdog fires.
+    #[test]
+    fn no_wake_is_lost_in_a_million_hops() {
+        const STEPS: u64 = 30_000;
+        const RUNS: u64 = 970_000;
+        let (driver, handled, parks) = (sleeper(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (mailbox, mut inbox) = Mailbox::new(1024, usize::MAX, driver.waker());
+        let consumer = {
+            let (handled, parks) = (handled.clone(), parks.clone());
+            let mut driver = driver;
+            std::thread::spawn(move || {
+                while handled.load(Ordering::Relaxed) < STEPS + RUNS {
+                    while inbox.pop().is_some() {
+                        handled.fetch_add(1, Ordering::Release);
+                    }
+                    let done = handled.load(Ordering::Relaxed) == STEPS + RUNS;
+                    if !done && inbox.prepare_sleep() {
+                        parks.fetch_add(1, Ordering::Relaxed);
+                        let begun = Instant::now();
+                        driver.block(Some(WATCHDOG_MS)).unwrap();
+                        inbox.awake();
+                        driver.turn(0, true, &mut Nobody).unwrap();
+                        assert!(begun.elapsed().as_millis() < u128::from(WATCHDOG_MS), "a wake was lost");
+                    }
+                }
+            })
+        };
+        let hop = || Command::Leave { conn: ConnId { shard: 0, slot: 0, generation: 0 }, room_id: room() };
+        for step in 1..=STEPS {
+            assert!(mailbox.offer(hop()).is_ok());
+            while handled.load(Ordering::Acquire) < step {
+                assert!(!consumer.is_finished(), "a wake was lost");
+                std::thread::yield_now();
+            }
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..RUNS / 2 {
+                        while mailbox.offer(hop()).is_err() {
+                            assert!(!consumer.is_finished(), "a wake was lost");
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+        consumer.join().unwrap();
+        assert_eq!((mailbox.depth(), mailbox.bytes()), (0, 0));
+        assert!(parks.load(Ordering::Relaxed) > STEPS / 10, "it parked too rarely to mean anything");
+    }
+
+    const WATCHDOG_MS: u64 = 5_000;
+
+    fn room() -> corecast_proto::ids::RoomId {
+        static ROOM: std::sync::OnceLock<corecast_proto::ids::RoomId> = std::sync::OnceLock::new();
+        ROOM.get_or_init(|| "room".into()).clone()
+    }
+
+    fn sleeper() -> Epoll {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Epoll::new(listener.into(), 0).unwrap()
+    }
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        fn accepted(&mut self, _: Option<std::net::IpAddr>) -> Option<Key> {
+            None
+        }
+        fn received(&mut self, _: Key, _: &mut [u8]) -> Flow {
+            Flow::More
+        }
+        fn ended(&mut self, _: Key) {}
+        fn writable(&mut self, _: Key) {}
+        fn failed(&mut self, _: Key) {}
     }
 }

@@ -97,6 +97,16 @@ impl World {
 
     /// The same with other settings.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_beside(&[], change).await
+    }
+
+    /// A gateway that is ready, and whose registry also lists a logic node that refuses
+    /// connections.
+    pub async fn start_beside_a_dead_node() -> Self {
+        Self::start_beside(&[refusing_addr().await], |_| {}).await
+    }
+
+    async fn start_beside(others: &[SocketAddr], change: impl FnOnce(&mut Config)) -> Self {
         let bus = MemoryBus::new();
         let logic = Arc::new(FakeLogic::new(bus.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -108,7 +118,8 @@ impl World {
             stop.cancelled().await;
         });
         let logic_end = tokio::spawn(async move { server.await.expect("logic serves") });
-        let mut world = Self::with_logic(addr, bus, logic, logic_stop, change).await;
+        let nodes: Vec<SocketAddr> = others.iter().copied().chain([addr]).collect();
+        let mut world = Self::with_logic(&nodes, bus, logic, logic_stop, change).await;
         world.logic_end = Some(logic_end);
         world.wait_ready().await;
         world
@@ -116,17 +127,13 @@ impl World {
 
     /// A gateway whose logic node refuses connections.
     pub async fn without_logic() -> Self {
-        let addr = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            listener.local_addr().expect("bound")
-        };
         let bus = MemoryBus::new();
         let logic = Arc::new(FakeLogic::new(bus.clone()));
-        Self::with_logic(addr, bus, logic, CancellationToken::new(), |_| {}).await
+        Self::with_logic(&[refusing_addr().await], bus, logic, CancellationToken::new(), |_| {}).await
     }
 
     async fn with_logic(
-        addr: SocketAddr,
+        nodes: &[SocketAddr],
         bus: MemoryBus,
         logic: Arc<FakeLogic>,
         logic_stop: CancellationToken,
@@ -147,8 +154,9 @@ impl World {
         config.limits.logic_deadline_ms = 1_500;
         config.limits.drain_ms = 500;
         change(&mut config);
-        let logic_node = Node { id: "logic-1".to_owned(), grpc_addr: addr.to_string() };
-        let registry = AnyRegistry::Fixed(FixedRegistry::new(Vec::new(), vec![logic_node]));
+        let nodes = nodes.iter().enumerate();
+        let nodes = nodes.map(|(at, addr)| Node { id: format!("logic-{at}"), grpc_addr: addr.to_string() });
+        let registry = AnyRegistry::Fixed(FixedRegistry::new(Vec::new(), nodes.collect()));
         let gateway = Gateway::bind(config, false, AnyBus::Memory(bus), registry).await.expect("bound");
         let (http, grpc, metrics) = (gateway.http_addr(), gateway.grpc_addr(), gateway.metrics_addr());
         let shutdown = CancellationToken::new();
@@ -565,6 +573,12 @@ impl Logic for FakeLogic {
         let missing = frames.iter().filter(|frame| frame.first_seq > request.after_seq).cloned().collect();
         Ok(Response::new(pb::RangeReply { found: true, epoch: EPOCH, last_seq, frames: missing }))
     }
+}
+
+/// A port without a listener.
+async fn refusing_addr() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    listener.local_addr().expect("bound")
 }
 
 /// Waits for a condition.

@@ -9,8 +9,8 @@ use corecast_checker::{Connection, Recorder};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, coding};
@@ -40,6 +40,7 @@ pub struct Knock {
     v1: bool,
     resume: Option<Vec<Cursor>>,
     record: Option<(Recorder, String)>,
+    receive_bytes: Option<u32>,
 }
 
 /// An open connection. Dropping it breaks the connection without a close frame.
@@ -49,6 +50,7 @@ pub struct Browser {
     backlog: VecDeque<Seen>,
     reached: Reached,
     record: Option<Arc<Connection>>,
+    reading: watch::Sender<bool>,
     reader: tokio::task::JoinHandle<()>,
     /// Headers of the 101.
     pub headers: HeaderMap,
@@ -95,6 +97,12 @@ impl Knock {
         self
     }
 
+    /// The kernel takes about this much for it while it does not read.
+    pub fn receive_bytes(mut self, bytes: u32) -> Self {
+        self.receive_bytes = Some(bytes);
+        self
+    }
+
     /// Tells the checker everything, under this name.
     pub fn recorded(mut self, recorder: &Recorder, client: &str) -> Self {
         self.record = Some((recorder.clone(), client.to_owned()));
@@ -118,7 +126,11 @@ impl Knock {
             let value = HeaderValue::from_static("corecast.v1");
             request.headers_mut().insert("sec-websocket-protocol", value);
         }
-        let stream = TcpStream::connect(self.addr).await?;
+        let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = self.receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let stream = socket.connect(self.addr).await?;
         stream.set_nodelay(true)?;
         let (socket, response) =
             in_time("the upgrade is answered", tokio_tungstenite::client_async(request, stream)).await?;
@@ -140,7 +152,7 @@ impl Browser {
     /// A connection without a cookie.
     pub fn stranger(addr: SocketAddr) -> Knock {
         let path = "/api/ws".to_owned();
-        Knock { addr, path, headers: Vec::new(), v1: false, resume: None, record: None }
+        Knock { addr, path, headers: Vec::new(), v1: false, resume: None, record: None, receive_bytes: None }
     }
 
     /// The `resume` frame.
@@ -276,6 +288,11 @@ impl Browser {
         messages
     }
 
+    /// Stops taking bytes from the socket, or goes on.
+    pub fn set_reading(&self, reading: bool) {
+        self.reading.send_replace(reading);
+    }
+
     /// The close code, once the server has closed; what came before it is dropped.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
@@ -310,9 +327,18 @@ impl Browser {
         let (tell, inbox) = mpsc::unbounded_channel();
         let reached = Reached::default();
         let (kept, told) = (reached.clone(), record.clone());
+        let (reading, mut may_read) = watch::channel(true);
         let reader = tokio::spawn(async move {
             let mut end = None;
-            while let Some(Ok(message)) = stream.next().await {
+            loop {
+                // The browser is gone when the sender is, and this task with it.
+                let _ = may_read.wait_for(|reading| *reading).await;
+                let message = tokio::select! {
+                    biased;
+                    _ = may_read.wait_for(|reading| !*reading) => continue,
+                    message = stream.next() => message,
+                };
+                let Some(Ok(message)) = message else { break };
                 match message {
                     Message::Text(text) => {
                         if let Some(record) = &told {
@@ -331,7 +357,7 @@ impl Browser {
             }
             let _ = tell.send(Seen::Closed(end));
         });
-        Self { sink, inbox, backlog: VecDeque::new(), reached, record, reader, headers }
+        Self { sink, inbox, backlog: VecDeque::new(), reached, record, reading, reader, headers }
     }
 
     async fn arrival(&mut self, what: &str) -> Seen {

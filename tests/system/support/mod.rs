@@ -32,7 +32,7 @@ pub const GENERAL: &str = "room-001";
 
 /// How long anything may take that should take milliseconds. Debug builds, two cores and
 /// every other test at the same time.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An empty folder that is deleted at the end.
 pub fn folder() -> tempfile::TempDir {

@@ -76,8 +76,8 @@ impl Setup {
         corecast
     }
 
-    /// Starts and waits until every face listens.
-    pub async fn start_unready(&self) -> Corecast {
+    /// Waits until every face listens.
+    async fn start_unready(&self) -> Corecast {
         let (child, output) = self.spawn();
         let mut corecast = Corecast { child, faces: BTreeMap::new(), output };
         let start = Instant::now();
@@ -181,7 +181,7 @@ impl Drop for Corecast {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- output of corecast ---\n{}", self.output.text());
+            eprintln!("--- last lines of corecast ---\n{}", self.output.tail());
         }
     }
 }
@@ -190,6 +190,12 @@ impl Output {
     /// All of it.
     pub fn text(&self) -> String {
         self.lock().join("\n")
+    }
+
+    /// What it said last, without the configuration it prints at its start.
+    fn tail(&self) -> String {
+        let lines = self.lock();
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Lines that contain `words`.

@@ -1,6 +1,6 @@
 //! What the rest of the control side calls.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -86,6 +86,7 @@ pub struct Hub {
     events: mpsc::UnboundedSender<Event>,
     ready: watch::Receiver<bool>,
     counters: watch::Receiver<Counters>,
+    defaults: watch::Receiver<HashSet<RoomId>>,
 }
 
 impl Hub {
@@ -95,8 +96,10 @@ impl Hub {
         let (events, event_inbox) = mpsc::unbounded_channel();
         let (ready_tx, ready) = watch::channel(false);
         let (counters_tx, counters) = watch::channel(Counters::default());
-        tokio::spawn(task::run(parts, inbox, event_inbox, ready_tx, counters_tx, shutdown));
-        Self { messages, events, ready, counters }
+        let (defaults_tx, defaults) = watch::channel(HashSet::new());
+        let told = task::Told { ready: ready_tx, counters: counters_tx, defaults: defaults_tx };
+        tokio::spawn(task::run(parts, inbox, event_inbox, told, shutdown));
+        Self { messages, events, ready, counters, defaults }
     }
 
     /// Frames of the fast path. Waits while the hub is busy: the bus drops meanwhile.
@@ -180,6 +183,11 @@ impl Hub {
     /// `true` once the default lines are open. Before that nobody can be placed.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
+    }
+
+    /// Is everybody here a member of this room?
+    pub fn is_default(&self, room_id: &RoomId) -> bool {
+        self.defaults.borrow().contains(room_id)
     }
 
     /// What the lines have counted, for the metrics page.

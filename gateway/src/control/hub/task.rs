@@ -1,6 +1,6 @@
 //! The loop: messages, events and answers go into [`Lines`]; what it decides goes out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use corecast_proto::frame::RoomCursor;
@@ -14,8 +14,8 @@ use super::openings::Openings;
 use super::reads::{self, Answer, Reads};
 use super::{HubParts, JoinError, JoinReply, NumberedFrame};
 use crate::config::Limits;
-use crate::core::lines::Lines;
 use crate::core::lines::types::{Action, Arrival, LinesLimits, Ticket};
+use crate::core::lines::{Counters, Lines};
 use crate::core::sequencer::LineLimits;
 use crate::core::{ConnId, Event, Session};
 use crate::shard::mailbox::Mailbox;
@@ -57,6 +57,25 @@ const PLACEMENT_DEADLINE_MS: u64 = 5_000;
 /// Events and answers taken between two looks at the rest.
 const BURST: usize = 256;
 
+/// What others can see without asking.
+pub(super) struct Told {
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) counters: watch::Sender<Counters>,
+    pub(super) defaults: watch::Sender<HashSet<RoomId>>,
+}
+
+impl Told {
+    fn tell(&self, lines: &Lines) {
+        let ready = lines.is_ready();
+        self.ready.send_if_modified(|told| std::mem::replace(told, ready) != ready);
+        self.counters.send_replace(lines.counters());
+        // Default rooms only ever come, but for a store that was put back.
+        if self.defaults.borrow().len() + 1 != lines.everyone_lines() && ready {
+            self.defaults.send_replace(lines.default_rooms().cloned().collect());
+        }
+    }
+}
+
 struct Task {
     lines: Lines,
     openings: Openings,
@@ -74,8 +93,7 @@ pub(super) async fn run(
     parts: HubParts,
     mut inbox: mpsc::Receiver<Message>,
     mut events: mpsc::UnboundedReceiver<Event>,
-    ready: watch::Sender<bool>,
-    counters: watch::Sender<crate::core::lines::Counters>,
+    told: Told,
     shutdown: CancellationToken,
 ) {
     let (answers_tx, mut answers) = mpsc::unbounded_channel();
@@ -92,10 +110,7 @@ pub(super) async fn run(
     };
     loop {
         task.carry_out();
-        ready.send_if_modified(|ready| {
-            std::mem::replace(ready, task.lines.is_ready()) != task.lines.is_ready()
-        });
-        counters.send_replace(task.lines.counters());
+        told.tell(&task.lines);
         let now_ms = task.now_ms();
         let due = task.started + Duration::from_millis(task.lines.poll_timeout(now_ms));
         tokio::select! {

@@ -35,12 +35,11 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
-use corecast_proto::frame;
 use corecast_proto::ids::{Position, RoomId};
 
 use self::lag::Lag;
 use self::queue::{Queue, What};
-use super::command::{Joined, Page, RoomFrame};
+use super::command::{Joined, RoomFrame};
 use super::wire::Wire;
 
 pub use self::take::{Out, Peer};

@@ -188,6 +188,16 @@ impl Lines {
         self.rooms.iter().filter(|(id, room)| !id.is_global() && self.has_members(room)).map(|(id, _)| id)
     }
 
+    /// Default rooms: everybody here is in them. With `global` counted in, how many there are.
+    pub fn everyone_lines(&self) -> usize {
+        self.everyone_lines
+    }
+
+    /// The default rooms.
+    pub fn default_rooms(&self) -> impl Iterator<Item = &RoomId> {
+        self.rooms.iter().filter(|(id, room)| room.everyone && !id.is_global()).map(|(id, _)| id)
+    }
+
     /// When `handle_timeout` is due.
     pub fn poll_timeout(&self, now_ms: u64) -> u64 {
         let mut at = self.next_tail_check_ms;
