@@ -38,7 +38,7 @@ fn peers_without_a_descriptor_neither_hang_the_core_nor_are_forgotten() {
         (0..PEERS).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket")).collect();
     let next = File::open("/dev/null").expect("a file").as_raw_fd() as u64;
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(next + LEFT), ..before.clone() }).expect("lowered");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(next + LEFT), ..before }).expect("lowered");
     for peer in &peers {
         peer.connect(&addr.into()).expect("the backlog takes it");
     }

@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 const DEFAULTS: [&str; 3] = ["d0", "d1", "global"];
 const PUBLICS: [&str; 4] = ["p0", "p1", "p2", "p3"];
 const STEPS: u64 = 600;
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 /// A line as control keeps it: every frame it ever had.
 #[derive(Default)]
@@ -404,7 +404,7 @@ impl World {
         let mut rooms = Vec::new();
         for (room, line) in &self.lines {
             let public = PUBLICS.contains(room);
-            if public && (conn.slot as usize + room.len() + line.frames.len()) % 3 != 0 {
+            if public && !(conn.slot as usize + line.frames.len()).is_multiple_of(3) {
                 continue;
             }
             let mut from = line.frames.len();
@@ -631,7 +631,8 @@ impl Client {
                 for room in &words[1..] {
                     let (name, at) = room.split_once('=').expect("room=epoch:seq");
                     let (epoch, seq) = at.split_once(':').expect("epoch:seq");
-                    let at = Position { epoch: epoch.parse().unwrap(), seq: seq.parse().unwrap() };
+                    let number = |text: &str| text.parse::<u64>().expect("number");
+                    let at = Position { epoch: number(epoch), seq: number(seq) };
                     self.rooms.insert(name.to_owned(), at);
                 }
             }

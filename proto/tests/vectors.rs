@@ -60,7 +60,9 @@ fn room(messages: &[u8], cut: bool) -> RoomObject<'_> {
 #[test]
 fn server_frames_are_byte_exact() {
     let list = messages();
-    server("serverMessages", &frame::server_messages("room-001", &list));
+    let sent = frame::server_messages("room-001", &list);
+    server("serverMessages", &sent);
+    assert_eq!(frame::messages_of(&sent), Some(&list[1..list.len() - 1]), "its own inverse");
     server("serverRoomHistory", &frame::room_history("room-001", "", true, &list, LAST.epoch));
     let mut rooms = Vec::new();
     frame::room_object(&mut rooms, &room(&list, false));

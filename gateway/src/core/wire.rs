@@ -62,6 +62,16 @@ impl Wire {
         &self.0
     }
 
+    /// What a client sees.
+    pub fn payload(&self) -> &[u8] {
+        let header = match self.0[1] & 0x7f {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &self.0[header..]
+    }
+
     /// Length on the wire, header included.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -98,7 +108,8 @@ mod tests {
     #[test]
     fn length_field_takes_the_shortest_form() {
         for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
-            assert_eq!(Wire::text(&vec![b'x'; length]).len(), header + length, "{length}");
+            let wire = Wire::text(&vec![b'x'; length]);
+            assert_eq!((wire.len(), wire.payload().len()), (header + length, length), "{length}");
         }
     }
 

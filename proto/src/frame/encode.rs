@@ -103,6 +103,16 @@ pub fn server_messages(room_id: &str, messages: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The messages of a [`server_messages`] frame, without the brackets around them. `None`:
+/// it is not one of ours.
+pub fn messages_of(server_messages: &[u8]) -> Option<&[u8]> {
+    let rest = server_messages.strip_prefix(br#"{"type":"serverMessages","payload":{"roomId":"#)?;
+    // A JSON string ends at the first quote that no backslash precedes; an id of ours has
+    // no backslash.
+    let end = rest.iter().skip(1).position(|byte| *byte == b'"')? + 2;
+    rest[end..].strip_prefix(br#","messages":["#)?.strip_suffix(b"]}}")
+}
+
 /// Appends a room object of `hello` and `joined`.
 pub fn room_object(out: &mut Vec<u8>, room: &RoomObject<'_>) {
     raw(out, r#"{"id":"#);

@@ -13,6 +13,6 @@ mod encode;
 pub use decode::{Anchor, ClientFrame, Content, FrameError, ResumeCursor, RoomCursor};
 pub use encode::{
     ErrorFrame, Message, RoomObject, ack, array, caught_up, create_room_taken, cut, draining, error, hello,
-    hello_head, hello_tail, joined, lagging, message, room_created, room_history, room_object,
+    hello_head, hello_tail, joined, lagging, message, messages_of, room_created, room_history, room_object,
     server_messages,
 };

@@ -1,15 +1,17 @@
 //! Connections on their way in. Each opening reads a snapshot, becomes a
 //! [`Placement`], and ends when its command is queued or cannot be.
 //!
-//! A connect storm shares one hello: connections without cursors wait for a single read,
-//! and it stays in use while every ring reaches back to its numbers.
+//! A connect storm shares one hello: connections wait for a single read, and it stays in
+//! use while every ring reaches back to its numbers. A connection with cursors is answered
+//! from it too where the rings reach back to each of them: what it missed is taken from
+//! there. Else it gets its own hello.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use corecast_proto::frame::{self, RoomCursor};
+use corecast_proto::frame::{self, RoomCursor, RoomObject};
 use corecast_proto::ids::{Position, RoomId};
-use corecast_proto::logic as pb;
+use corecast_proto::{limits, logic as pb};
 use tokio::sync::oneshot;
 
 use super::reads::{self, Reads};
@@ -49,9 +51,54 @@ enum Wants {
 
 struct SharedHello {
     global: Position,
-    rooms: Vec<SnapshotRoom>,
-    // Room objects, separated by commas.
-    objects: Vec<u8>,
+    rooms: Vec<pb::RoomSnapshot>,
+}
+
+impl SharedHello {
+    /// The hello of a connection with these cursors: the rooms' numbers and objects. `None`:
+    /// a cursor names a room that is not in it, or the ring does not reach back to it.
+    fn with(&self, cursors: &[RoomCursor], lines: &Lines) -> Option<(Vec<SnapshotRoom>, Vec<u8>)> {
+        if cursors.iter().any(|cursor| self.rooms.iter().all(|room| room.room_id != cursor.room_id)) {
+            return None;
+        }
+        let mut rooms = Vec::with_capacity(self.rooms.len());
+        let mut objects = Vec::new();
+        for room in &self.rooms {
+            let mut placed = reads::snapshot_room(room);
+            let object = reads::room_object(room);
+            if !objects.is_empty() {
+                objects.push(b',');
+            }
+            if let Some(cursor) = cursors.iter().find(|cursor| cursor.room_id == room.room_id) {
+                let (at, missed) = lines.since(&placed.room_id, cursor.position)?;
+                let messages = joined_messages(&missed)?;
+                placed.at = at;
+                let has_more = cursor.position.seq > 0;
+                frame::room_object(
+                    &mut objects,
+                    &RoomObject { messages: &messages, last: at, has_more, ..object },
+                );
+            } else {
+                frame::room_object(&mut objects, &object);
+            }
+            rooms.push(placed);
+        }
+        let fits = cursors.is_empty() || objects.len() <= limits::HELLO_BYTES;
+        fits.then_some((rooms, objects))
+    }
+}
+
+// The messages of several `serverMessages` frames, as one JSON array.
+fn joined_messages(frames: &[&Wire]) -> Option<Vec<u8>> {
+    let mut messages = vec![b'['];
+    for wire in frames {
+        if messages.len() > 1 {
+            messages.push(b',');
+        }
+        messages.extend_from_slice(frame::messages_of(wire.payload())?);
+    }
+    messages.push(b']');
+    Some(messages)
 }
 
 impl Openings {
@@ -92,26 +139,28 @@ impl Openings {
     pub(super) fn start(&mut self, id: u64, lines: &mut Lines, reads: &Reads, now_ms: u64) {
         let Some(opening) = self.openings.get(&id) else { return };
         match &opening.wants {
-            Wants::Hello { cursors } if cursors.is_empty() => {
-                let usable = self.shared.as_ref().filter(|shared| lines.covers(shared.global, &shared.rooms));
-                if let Some(shared) = usable {
-                    let (objects, global, rooms) =
-                        (shared.objects.clone(), shared.global, shared.rooms.clone());
+            Wants::Hello { cursors } => {
+                // One that was overtaken asks for itself the next time.
+                let usable = self.shared.as_ref().filter(|_| opening.attempts == 0 || cursors.is_empty());
+                let at_hand = usable.and_then(|shared| {
+                    let (rooms, objects) = shared.with(cursors, lines)?;
+                    lines.covers(shared.global, &rooms).then_some((shared.global, rooms, objects))
+                });
+                if let Some((global, rooms, objects)) = at_hand {
                     self.place_hello(id, &objects, global, rooms, lines, now_ms);
-                } else {
+                } else if cursors.is_empty() || self.shared.is_none() {
                     self.waiting_for_shared.push(id);
                     if !self.shared_in_flight {
                         self.shared_in_flight = true;
                         reads.shared_hello();
                     }
+                } else {
+                    let rooms = cursors
+                        .iter()
+                        .map(|cursor| read_cursor(&cursor.room_id, Some(cursor.position)))
+                        .collect();
+                    reads.hello(id, opening.request(true, rooms, 0));
                 }
-            }
-            Wants::Hello { cursors } => {
-                let rooms = cursors
-                    .iter()
-                    .map(|cursor| read_cursor(&cursor.room_id, Some(cursor.position)))
-                    .collect();
-                reads.hello(id, opening.request(true, rooms, 0));
             }
             Wants::Room { room_id, position, reply } => {
                 let count = if let JoinReply::History { count } = reply { *count } else { 0 };
@@ -126,6 +175,7 @@ impl Openings {
         &mut self,
         answer: Result<pb::HelloReply, LogicError>,
         lines: &mut Lines,
+        reads: &Reads,
         now_ms: u64,
     ) {
         self.shared_in_flight = false;
@@ -137,23 +187,19 @@ impl Openings {
                 }
             }
             Ok(reply) => {
-                let shared = SharedHello {
-                    global: global(&reply),
-                    rooms: reply.rooms.iter().map(reads::snapshot_room).collect(),
-                    objects: room_objects(&reply),
-                };
-                // Whoever waited takes it even when a line has not reached it yet.
-                for id in &waiting {
-                    self.place_hello(
-                        *id,
-                        &shared.objects,
-                        shared.global,
-                        shared.rooms.clone(),
-                        lines,
-                        now_ms,
-                    );
-                }
+                let shared = SharedHello { global: global(&reply), rooms: reply.rooms };
+                let newcomer = shared.with(&[], lines);
+                let at = shared.global;
                 self.shared = Some(shared);
+                for id in waiting {
+                    match (&newcomer, self.has_cursors(id)) {
+                        // It is taken even when a line has not reached it yet.
+                        (Some((rooms, objects)), false) => {
+                            self.place_hello(id, objects, at, rooms.clone(), lines, now_ms);
+                        }
+                        _ => self.start(id, lines, reads, now_ms),
+                    }
+                }
             }
         }
     }
@@ -228,6 +274,12 @@ impl Openings {
         self.next_id += 1;
         self.openings.insert(id, Opening { conn, session, wants, attempts: 0, done });
         id
+    }
+
+    fn has_cursors(&self, id: u64) -> bool {
+        self.openings
+            .get(&id)
+            .is_some_and(|opening| matches!(&opening.wants, Wants::Hello { cursors } if !cursors.is_empty()))
     }
 
     fn place_hello(

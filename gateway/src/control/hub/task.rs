@@ -234,7 +234,9 @@ impl Task {
             Answer::Hello { id, answer } => {
                 self.openings.handle_hello(id, answer, &mut self.lines, now_ms);
             }
-            Answer::Shared(answer) => self.openings.handle_shared(answer, &mut self.lines, now_ms),
+            Answer::Shared(answer) => {
+                self.openings.handle_shared(answer, &mut self.lines, &self.reads, now_ms)
+            }
         }
         self.carry_out();
     }

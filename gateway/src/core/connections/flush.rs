@@ -151,6 +151,7 @@ impl Connections {
                 let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
                 self.counters.bytes_written += (bytes - job.written) as u64;
                 conn.progress = now;
+                conn.waiting = false;
                 if !conn.outbox.is_empty() {
                     self.mark(slot);
                 }
@@ -160,8 +161,11 @@ impl Connections {
                 self.counters.bytes_written += bytes as u64;
                 self.counters.writes_short += 1;
                 conn.outbox.put_back(parts, job.written + bytes);
-                // It could send until now, so waiting begins now, whatever it took.
-                conn.progress = now;
+                // The stall begins with the first byte that waits and ends with any that is taken.
+                if bytes > 0 || !conn.waiting {
+                    conn.progress = now;
+                }
+                conn.waiting = true;
                 conn.blocked = true;
                 self.wind(slot);
                 self.after_output(slot);

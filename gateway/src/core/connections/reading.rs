@@ -17,10 +17,11 @@ impl Connections {
     pub fn handle_bytes(&mut self, key: Key, bytes: &mut [u8]) -> bool {
         let Some(slot) = self.find(key) else { return false };
         self.counters.bytes_read += bytes.len() as u64;
-        if let Phase::Head(_) = self.slots[slot as usize].phase {
-            return self.read_head(slot, bytes);
+        match self.slots[slot as usize].phase {
+            Phase::Head(_) => self.read_head(slot, bytes),
+            Phase::Free | Phase::Handing(_) => false,
+            Phase::Upgraded | Phase::Open | Phase::Echo | Phase::Closing(_) => self.read_frames(slot, bytes),
         }
-        self.read_frames(slot, bytes)
     }
 
     fn read_head(&mut self, slot: u32, bytes: &mut [u8]) -> bool {

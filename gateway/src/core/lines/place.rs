@@ -43,6 +43,14 @@ impl Lines {
         reaches(&self.global, global) && rooms.iter().all(|room| reaches(&room.room_id, room.at))
     }
 
+    /// What a line has delivered after a place of its own epoch, and where it stands now.
+    pub fn since(&self, room_id: &RoomId, place: Position) -> Option<(Position, Vec<&Wire>)> {
+        let room = self.rooms.get(room_id).filter(|room| room.reset.is_none())?;
+        let at = room.line.at();
+        let frames = room.line.frames_after(place.seq).filter(|_| at.epoch == place.epoch)?;
+        Some((at, frames.map(|frame| &frame.wire).collect()))
+    }
+
     /// Is the connection in this room, or on its way into it?
     pub fn is_member(&self, conn: ConnId, room_id: &RoomId) -> bool {
         self.rooms.get(room_id).is_some_and(|room| room.everyone)

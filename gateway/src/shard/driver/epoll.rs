@@ -331,7 +331,7 @@ impl Driver for Epoll {
     }
 
     fn stop_accept(&mut self, handler: &mut impl Handler) {
-        self.accept(usize::MAX, handler);
+        self.accept(ACCEPTS_AT_END, handler);
         self.listener = None;
         self.accept_again_ms = None;
     }
@@ -474,6 +474,8 @@ const EVENTS: usize = 256;
 const READS: usize = 256;
 /// Peers accepted at once.
 const ACCEPTS: usize = 64;
+/// Peers accepted before the listener closes: more than any backlog holds.
+const ACCEPTS_AT_END: usize = 1 << 16;
 /// Bytes read of one connection in a turn.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// Rest of the listener when there are no descriptors.
