@@ -122,7 +122,8 @@ fn warn_plain(reason: &str) {
         reason,
         allow = "sysctl kernel.io_uring_disabled=0, a seccomp profile that admits io_uring_setup, \
                  io_uring_enter and io_uring_register, and enough RLIMIT_MEMLOCK",
-        cost = "shards run on plain pinned threads, without batched sends: 8 to 15 percent more cpu a delivery",
+        cost =
+            "shards run on plain pinned threads, without batched sends: 8 to 15 percent more cpu a delivery",
         "io_uring is refused"
     );
 }
