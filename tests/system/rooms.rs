@@ -146,6 +146,32 @@ async fn a_public_room_is_heard_by_those_who_joined_it() {
 }
 
 #[tokio::test]
+async fn a_newcomer_finds_a_public_room_in_hello_and_is_not_in_it() {
+    let (_data, corecast, mut creator, room) = with_public_room().await;
+    creator.say(&room, "before").await;
+    creator.message(&room).await;
+    let bob = corecast.account("bob").await;
+    let mut newcomer = Browser::knock(corecast.http(), &bob.sid).v1().open().await;
+    newcomer.hello().await;
+    // A hello that others share may be older than the room: then its creation follows. One
+    // that is asked for alone lists it.
+    let cursors = vec![("gone".to_owned(), 1, 1)];
+    let hello = Browser::knock(corecast.http(), &bob.sid).resume(cursors).open().await.hello().await;
+    let listed = hello["rooms"].as_array().expect("rooms").iter().find(|found| found["id"] == json!(room));
+    let listed = listed.expect("the public room is listed");
+    assert_eq!(
+        (&listed["kind"], &listed["messages"], &listed["hasMoreMessages"]),
+        (&json!("public"), &json!([]), &json!(true))
+    );
+    creator.say(&room, "after").await;
+    creator.message(&room).await;
+    creator.say(GENERAL, "a mark for everybody").await;
+    newcomer.message(GENERAL).await;
+    let waiting = newcomer.kinds_waiting();
+    assert!(!waiting.contains(&"serverMessages".to_owned()), "listed is not joined: {waiting:?}");
+}
+
+#[tokio::test]
 async fn an_old_client_joins_a_public_room_by_opening_it_or_by_sending() {
     let (_data, corecast, mut creator, room) = with_public_room().await;
     let bob = corecast.account("bob").await;

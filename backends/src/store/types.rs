@@ -241,6 +241,8 @@ pub struct SnapshotQuery {
     pub after_max: u32,
     /// Bytes of content of all rooms together at most. Trimming drops the oldest.
     pub max_bytes: usize,
+    /// Public rooms to list beside them, the newest first, at most.
+    pub listed: u32,
 }
 
 /// One consistent state.
@@ -250,6 +252,8 @@ pub struct Snapshot {
     pub global: Position,
     /// Default rooms by creation, then the others as asked; unknown ones are absent.
     pub rooms: Vec<RoomSnapshot>,
+    /// Public rooms that are not among `rooms`, the newest first.
+    pub listed: Vec<Room>,
 }
 
 /// A room of a snapshot.

@@ -60,7 +60,7 @@ pub fn share(wishes: &[Wish<'_>], bytes_max: usize) -> Vec<Share> {
 /// The whole `hello` frame of a reply.
 pub fn frame(user_id: &str, username: &str, reply: &HelloReply) -> Vec<u8> {
     let mut out = frame::hello_head(user_id, username);
-    for (index, room) in reply.rooms.iter().enumerate() {
+    for (index, room) in reply.rooms.iter().chain(&reply.listed).enumerate() {
         if index > 0 {
             out.push(b',');
         }

@@ -23,6 +23,9 @@ const ROOM_OBJECT_BYTES: usize = 160;
 const MESSAGE_BYTES_MIN: usize = 80;
 /// Messages never get less than this of a hello, however many rooms it lists, bytes.
 const MESSAGES_BYTES_MIN: usize = limits::HELLO_BYTES / 4;
+/// Public rooms listed in a hello at most: the newest. Each takes its object's bytes beside
+/// the messages.
+const LISTED_ROOMS: u32 = 128;
 /// `max_bytes` of a request at most.
 const MESSAGES_BYTES_MAX: usize = limits::REPLY_BYTES;
 
@@ -53,6 +56,7 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
                 after_max: (wanted_bytes / MESSAGE_BYTES_MIN).min(limits::GAP_MESSAGES as usize) as u32,
                 // Bytes of content, which is less than bytes of JSON: the rest is cut below.
                 max_bytes: wanted_bytes,
+                listed: if request.defaults { LISTED_ROOMS } else { 0 },
             }))
             .await?;
 
@@ -84,7 +88,8 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
             .zip(shares)
             .map(|((shown, encoded), share)| room_snapshot(shown, encoded, share))
             .collect();
-        Ok(HelloReply { global: Some(position(snapshot.global)), rooms, missing })
+        let listed = snapshot.listed.iter().map(listed_room).collect();
+        Ok(HelloReply { global: Some(position(snapshot.global)), rooms, missing, listed })
     }
 }
 
@@ -144,6 +149,22 @@ fn messages_bytes(max_bytes: u32, rooms: &[store::RoomSnapshot]) -> usize {
         })
         .sum();
     wanted.saturating_sub(objects).max(MESSAGES_BYTES_MIN)
+}
+
+/// A room that can be joined by opening it: what to show of it before.
+fn listed_room(room: &store::Room) -> logic::RoomSnapshot {
+    logic::RoomSnapshot {
+        room_id: room.id.to_string(),
+        name: room.name.clone(),
+        creator_id: room.creator_id.clone(),
+        kind: room::kind_number(room.kind),
+        epoch: room.head.epoch,
+        last_seq: room.head.seq,
+        first_seq: room.head.seq + 1,
+        has_more: room.head.seq > 0,
+        cut: false,
+        messages: Bytes::from_static(b"[]"),
+    }
 }
 
 fn room_snapshot(shown: &store::RoomSnapshot, encoded: &Encoded, share: Share) -> logic::RoomSnapshot {

@@ -3,8 +3,8 @@
 use corecast_proto::ids::{GLOBAL, Position, RoomId};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::row::{MESSAGE, ROOM, bytes, integer, kind, message, room, text, unsigned};
-use crate::store::{Head, Page, Room, StoreError};
+use super::row::{MESSAGE, ROOM, bytes, integer, kind, kind_number, message, room, text, unsigned};
+use crate::store::{Head, Page, Room, RoomKind, RoomSnapshot, StoreError};
 
 pub(super) fn one_room(conn: &Connection, room_id: &str) -> Result<Option<Room>, StoreError> {
     if room_id == GLOBAL {
@@ -26,6 +26,23 @@ pub(super) fn default_rooms(conn: &Connection) -> Result<Vec<Room>, StoreError> 
     let mut statement = conn.prepare_cached(&sql)?;
     let rooms = statement.query_map((bytes(GLOBAL),), room)?;
     Ok(rooms.collect::<Result<_, _>>()?)
+}
+
+/// The newest public rooms beside those that are answered in full.
+pub(super) fn public_rooms(
+    conn: &Connection,
+    limit: u32,
+    answered: &[RoomSnapshot],
+) -> Result<Vec<Room>, StoreError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT {ROOM} FROM rooms WHERE kind = ?1 ORDER BY ordinal DESC LIMIT ?2");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let found = statement.query_map((kind_number(RoomKind::Public), limit), room)?;
+    let mut rooms: Vec<Room> = found.collect::<Result<_, _>>()?;
+    rooms.retain(|room| answered.iter().all(|answered| answered.room.id != room.id));
+    Ok(rooms)
 }
 
 pub(super) fn position(conn: &Connection, room_id: &str) -> Result<Option<Position>, StoreError> {

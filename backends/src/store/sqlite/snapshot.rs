@@ -55,7 +55,8 @@ pub(super) fn snapshot(conn: &Connection, query: &SnapshotQuery) -> Result<Snaps
         let messages = newest(conn, &candidate.room, sent)?;
         rooms.push(RoomSnapshot { room: candidate.room, messages, cut: candidate.cut });
     }
-    Ok(Snapshot { global, rooms })
+    let listed = read::public_rooms(conn, query.listed, &rooms)?;
+    Ok(Snapshot { global, rooms, listed })
 }
 
 /// Default rooms by creation, then the others as asked, each once, with the place given.

@@ -16,10 +16,18 @@ on_every_store!(
     a_busy_room_does_not_empty_the_others,
     each_room_keeps_its_newest_message_where_all_of_them_fit,
     a_snapshot_is_one_state_while_others_write,
+    public_rooms_are_listed_newest_first_and_not_twice,
 );
 
 fn query() -> SnapshotQuery {
-    SnapshotQuery { defaults: true, rooms: Vec::new(), count: 30, after_max: 1000, max_bytes: 1 << 20 }
+    SnapshotQuery {
+        defaults: true,
+        rooms: Vec::new(),
+        count: 30,
+        after_max: 1000,
+        max_bytes: 1 << 20,
+        listed: 0,
+    }
 }
 
 fn at(room: &str, epoch: u64, seq: u64) -> (RoomId, Option<Position>) {
@@ -160,4 +168,20 @@ async fn a_snapshot_is_one_state_while_others_write<S: Store>(store: S) {
     writer.await.expect("no panic");
     let seq = send(&store, frame("a", "u", &[("last", "x")])).await[0].id.seq;
     assert_eq!(seq, 201);
+}
+
+async fn public_rooms_are_listed_newest_first_and_not_twice<S: Store>(store: S) {
+    seeded(&store, &["a"]).await;
+    for name in ["x", "y", "z"] {
+        let room = NewRoom { kind: RoomKind::Public, ..new_room(name) };
+        store.create_room(room).await.expect("creates");
+    }
+    let listed = async |listed, rooms: Vec<(RoomId, Option<Position>)>| {
+        let snapshot = store.snapshot(SnapshotQuery { listed, rooms, ..query() }).await.expect("reads");
+        snapshot.listed.iter().map(|room| room.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(10, vec![]).await, ["z", "y", "x"]);
+    assert_eq!(listed(2, vec![]).await, ["z", "y"]);
+    assert_eq!(listed(0, vec![]).await, Vec::<String>::new());
+    assert_eq!(listed(10, vec![(RoomId::from("id of y"), None)]).await, ["z", "x"]);
 }

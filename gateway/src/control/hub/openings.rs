@@ -52,6 +52,7 @@ enum Wants {
 struct SharedHello {
     global: Position,
     rooms: Vec<pb::RoomSnapshot>,
+    listed: Vec<pb::RoomSnapshot>,
 }
 
 impl SharedHello {
@@ -82,6 +83,12 @@ impl SharedHello {
                 frame::room_object(&mut objects, &object);
             }
             rooms.push(placed);
+        }
+        for room in &self.listed {
+            if !objects.is_empty() {
+                objects.push(b',');
+            }
+            frame::room_object(&mut objects, &reads::room_object(room));
         }
         let fits = cursors.is_empty() || objects.len() <= limits::HELLO_BYTES;
         fits.then_some((rooms, objects))
@@ -187,7 +194,7 @@ impl Openings {
                 }
             }
             Ok(reply) => {
-                let shared = SharedHello { global: global(&reply), rooms: reply.rooms };
+                let shared = SharedHello { global: global(&reply), rooms: reply.rooms, listed: reply.listed };
                 let newcomer = shared.with(&[], lines);
                 let at = shared.global;
                 self.shared = Some(shared);
@@ -339,7 +346,7 @@ fn global(reply: &pb::HelloReply) -> Position {
 // Room objects of a hello, separated by commas.
 fn room_objects(reply: &pb::HelloReply) -> Vec<u8> {
     let mut objects = Vec::new();
-    for (index, room) in reply.rooms.iter().enumerate() {
+    for (index, room) in reply.rooms.iter().chain(&reply.listed).enumerate() {
         if index > 0 {
             objects.push(b',');
         }
