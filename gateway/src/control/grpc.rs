@@ -21,6 +21,9 @@ use super::shared::Shared;
 
 /// Bytes of one message in either direction; a batch of job is far below it.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Names in health checks and reflection.
+const COMET: &str = "ChatRoom.Comet.Comet";
+const PUSH: &str = "corecast.push.v1.Gateway";
 /// Time between two looks at the readiness.
 const HEALTH_PERIOD: Duration = Duration::from_millis(500);
 
@@ -43,9 +46,13 @@ pub(super) async fn serve(
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(report(reporter, ops, stop.clone()));
     let descriptors = || {
+        // Only what this port serves: the set also holds logic's service.
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(COMET)
+            .with_service_name(PUSH)
+            .with_service_name("grpc.health.v1.Health")
     };
     Server::builder()
         // A half-open peer does not keep its stream.
@@ -72,7 +79,7 @@ async fn report(reporter: HealthReporter, ops: Arc<Ops>, stop: CancellationToken
         }
         let serving = ops.readiness().is_ok();
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in ["", "ChatRoom.Comet.Comet", "corecast.push.v1.Gateway"] {
+        for service in ["", COMET, PUSH] {
             reporter.set_service_status(service, status).await;
         }
     }
