@@ -12,6 +12,7 @@ pub mod layers;
 use std::path::{Path, PathBuf};
 
 use corecast_backends::url::Urls;
+use corecast_logic::config::CreateKind;
 use serde::{Deserialize, Serialize};
 
 /// Every key, with its default, unit and range as comments.
@@ -89,6 +90,9 @@ pub enum LogFormat {
 pub struct Debug {
     /// Serve `/debug/echo`, for conformance suites. Default false.
     pub echo: bool,
+    /// One send for each room and member instead of one for each member, to measure what the
+    /// latter saves. Default false.
+    pub send_per_room: bool,
 }
 
 impl Default for Config {
@@ -162,6 +166,11 @@ impl Config {
         self.gateway.validate().map_err(ConfigError::Value)?;
         logic.validate().map_err(ConfigError::Value)?;
         self.job.validate().map_err(ConfigError::Value)?;
+        // The store keeps such rooms apart already, but has no list of their members.
+        if self.rooms.create_kind == CreateKind::Private {
+            let reason = "nobody could open such a room yet; use \"default\" or \"public\"";
+            return Err(ConfigError::Value(format!("rooms.create_kind = \"private\": {reason}")));
+        }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::Value("data_dir = \"\": must name a folder".into()));
         }

@@ -69,13 +69,14 @@ pub async fn consumers(config: &Config, urls: &Urls, backends: &Backends) -> Res
     Ok(consumers)
 }
 
-/// The gateway's section, with its id.
+/// The gateway's section, with its id and debug switches.
 ///
 /// # Errors
 /// The kept id cannot be read or written.
 pub fn gateway_config(config: &Config) -> Result<corecast_gateway::config::Config> {
     let id = node_id::resolve(config.gateway.id.as_deref(), &config.data_dir, "gateway")?;
-    Ok(corecast_gateway::config::Config { id: Some(id), ..config.gateway.clone() })
+    let send_per_room = config.debug.send_per_room;
+    Ok(corecast_gateway::config::Config { id: Some(id), send_per_room, ..config.gateway.clone() })
 }
 
 /// The sections of logic, with its id.

@@ -20,6 +20,9 @@ pub struct Config {
     pub cores: Cores,
     /// Host and driver of a shard: `"auto"`, `"uring"` (an error where it is refused), `"epoll"`.
     pub driver: DriverChoice,
+    /// Where `driver` allows io_uring: a batch of sends is one system call. Without it each
+    /// send is one. Default true.
+    pub uring_sends: bool,
     /// Name in the registry. Default: a UUID kept in `data_dir`.
     pub id: Option<String>,
     /// Address other nodes reach `grpc_addr` by. Default: the bound address.
@@ -28,6 +31,9 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Limits and time-outs.
     pub limits: Limits,
+    /// Not a key of this section: `debug.send_per_room`.
+    #[serde(skip)]
+    pub send_per_room: bool,
 }
 
 /// Limits and time-outs of the section `[gateway.limits]`.
@@ -118,10 +124,12 @@ impl Default for Config {
             metrics_addr: SocketAddr::from(([127, 0, 0, 1], 9091)),
             cores: Cores::Auto(Auto::Auto),
             driver: DriverChoice::Auto,
+            uring_sends: true,
             id: None,
             advertise_grpc: None,
             origins: Vec::new(),
             limits: Limits::default(),
+            send_per_room: false,
         }
     }
 }

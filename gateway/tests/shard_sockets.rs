@@ -1,166 +1,26 @@
-//! Setup: real shards on loopback sockets, each test on both hosts (the glommio executor
-//! where io_uring is allowed, the plain thread everywhere), two shards on one core, an
-//! independent WebSocket client; the test plays the control side.
+//! Setup: real shards on loopback sockets, each test on every host and way of sending (the
+//! glommio executor with and without the ring where io_uring is allowed, the plain thread
+//! everywhere), an independent WebSocket client; the test plays the control side.
 //! Claim: what the core decides is what happens on the wire.
 //! Why it matters: the model test has no kernel in it.
 
+mod shard_support;
+
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream as StdStream};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, TcpStream as StdStream};
 use std::time::{Duration, Instant};
 
-use corecast_gateway::config::{Config, Cores, DriverChoice, Limits};
+use corecast_gateway::config::Limits;
 use corecast_gateway::core::counters::Counters;
-use corecast_gateway::core::{Command, ConnId, Event, Joined, Page, RoomFrame, Session, Target, Wire};
-use corecast_gateway::shard::driver::epoll::probe_uring;
-use corecast_gateway::shard::{self, Listeners, ShardHandle};
+use corecast_gateway::core::{Command, Event, Page, Target, Wire};
+use corecast_gateway::shard::ShardHandle;
 use corecast_proto::close::CloseCode;
-use corecast_proto::ids::Position;
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
+use shard_support::{PATIENCE, close_code, connect, frame, next, on_each_host, text, wire};
 use socket2::SockRef;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WsCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
-
-type Browser = WebSocketStream<TcpStream>;
-
-const PATIENCE: Duration = Duration::from_secs(10);
-
-struct Gateway {
-    addr: SocketAddr,
-    shards: Vec<ShardHandle>,
-    events: UnboundedReceiver<Event>,
-}
-
-/// Runs a test on every host that this machine allows.
-async fn on_each_host(limits: Limits, shards: usize, test: impl AsyncFn(Gateway)) {
-    let core = core_affinity::get_core_ids().expect("cores")[0].id;
-    let mut hosts = vec![(DriverChoice::Epoll, "thread")];
-    match probe_uring() {
-        Ok(()) => hosts.push((DriverChoice::Uring, "glommio")),
-        Err(error) => eprintln!("not run on glommio: io_uring is refused ({error})"),
-    }
-    for (driver, host) in hosts {
-        let config = Config {
-            http_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            cores: Cores::List(vec![core; shards]),
-            driver,
-            limits: limits.clone(),
-            ..Config::default()
-        };
-        let listeners = Listeners::bind(&config).expect("a free port");
-        let addr = listeners.local_addr();
-        assert_ne!(addr.port(), 0);
-        let (sender, events) = unbounded_channel();
-        let shards = shard::spawn(&config, listeners, true, sender).expect("shards start");
-        assert!(shards.iter().all(|shard| shard.metrics.host == host && shard.metrics.driver == "epoll"));
-        test(Gateway { addr, shards, events }).await;
-    }
-}
-
-impl Gateway {
-    async fn event(&mut self) -> Event {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("shards live")
-    }
-
-    async fn upgraded(&mut self) -> ConnId {
-        match self.event().await {
-            Event::Upgraded { conn, .. } => conn,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn command(&self, shard: u16, command: Command) {
-        assert!(self.shards[usize::from(shard)].mailbox.offer(command).is_ok());
-    }
-
-    fn command_all(&self, command: impl Fn() -> Command) {
-        (0..self.shards.len()).for_each(|shard| self.command(shard as u16, command()));
-    }
-
-    /// Connects and opens, as a member of `rooms`.
-    async fn browser(&mut self, v1: bool, rooms: &[&str]) -> (Browser, ConnId) {
-        let mut browser = connect(self.addr, "/api/ws", v1).await;
-        let conn = self.upgraded().await;
-        self.open(conn, rooms);
-        assert_eq!(text(&mut browser).await, "hello");
-        (browser, conn)
-    }
-
-    fn open(&self, conn: ConnId, rooms: &[&str]) {
-        let at = Position { epoch: 1, seq: 0 };
-        let rooms = rooms.iter().map(|room| Joined { room_id: (*room).into(), at }).collect();
-        let name = format!("{}-{}", conn.shard, conn.slot);
-        let session =
-            Arc::new(Session { sid: name.clone().into(), user_id: name.into(), username: "ann".into() });
-        self.command(conn.shard, Command::Open { conn, session, frames: vec![wire("hello")], rooms });
-    }
-
-    /// Numbers of all shards together.
-    fn counters(&self) -> Counters {
-        let all: Vec<Counters> = self.shards.iter().map(|shard| shard.metrics.snapshot()).collect();
-        let values: Vec<Vec<u64>> = all.iter().map(|counters| counters.values().collect()).collect();
-        Counters::from_values((0..values[0].len()).map(|at| values.iter().map(|shard| shard[at]).sum()))
-    }
-
-    async fn until(&self, what: &str, reached: impl Fn(&Counters) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !reached(&self.counters()) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.counters());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-}
-
-async fn connect(addr: SocketAddr, path: &str, v1: bool) -> Browser {
-    let mut request = format!("ws://{addr}{path}").into_client_request().expect("a request");
-    if v1 {
-        request.headers_mut().insert("Sec-WebSocket-Protocol", "corecast.v1".parse().expect("a value"));
-    }
-    let stream = TcpStream::connect(addr).await.expect("connected");
-    stream.set_nodelay(true).expect("a socket");
-    timeout(PATIENCE, client_async(request, stream)).await.expect("in time").expect("upgraded").0
-}
-
-async fn next(browser: &mut Browser) -> Message {
-    timeout(PATIENCE, browser.next()).await.expect("in time").expect("not ended").expect("no error")
-}
-
-async fn text(browser: &mut Browser) -> String {
-    loop {
-        match next(browser).await {
-            Message::Text(text) => return text.to_string(),
-            Message::Ping(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-/// The code of the close that comes next, `None` without one. Answers it and reads to the
-/// end of the stream, so that the shard sees the whole closing handshake.
-async fn close_code(browser: &mut Browser) -> Option<u16> {
-    let mut code = None;
-    loop {
-        match timeout(PATIENCE, browser.next()).await.expect("in time") {
-            Some(Ok(Message::Close(frame))) => code = frame.map(|frame| frame.code.into()),
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return code,
-        }
-    }
-}
-
-fn wire(text: &str) -> Wire {
-    Wire::text(text.as_bytes())
-}
-
-fn frame(room: &str, everyone: bool, number: u64, wire: Wire) -> RoomFrame {
-    RoomFrame { room_id: room.into(), everyone, epoch: 1, first: number, last: number, wire }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn echo_returns_text_and_binary_of_any_size() {

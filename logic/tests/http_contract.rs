@@ -307,10 +307,21 @@ async fn unknown_paths_and_methods_are_404_and_large_bodies_413() {
     node.post("/logic/nothing", "{}").await.assert_failure(404, "NOT_FOUND");
     node.get("/logic/send").await.assert_failure(404, "NOT_FOUND");
     node.get("/").await.assert_failure(404, "NOT_FOUND");
-    let limit = 256 << 10;
+    let limit = 512 << 10;
     let padded = |bytes: usize| format!("{{}}{}", " ".repeat(bytes - 2));
     assert_eq!(node.post("/logic/rooms", padded(limit)).await.status, 200);
     node.post("/logic/rooms", padded(limit + 1)).await.assert_failure(413, "TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_full_frame_of_the_largest_messages_is_taken() {
+    let node = node().await;
+    let user = node.user().await;
+    let messages: Vec<_> = (0..64)
+        .map(|index| json!({"content": "x".repeat(4096), "clientMessageId": format!("{index:064}")}))
+        .collect();
+    let body = json!({"roomId": GENERAL, "userId": user.id, "messages": messages});
+    assert_eq!(node.post("/logic/send", body.to_string()).await.status, 200);
 }
 
 #[tokio::test]

@@ -80,9 +80,8 @@ impl Known {
         flatten(&mut leaves, String::new(), values.clone());
         for (key, value) in leaves {
             // An empty section is no key.
-            let is_section = matches!(&value, Value::Dict(_, empty) if empty.is_empty());
-            let within = format!("{key}.");
-            if is_section && self.0.keys().any(|known| known.starts_with(&within)) {
+            let is_empty = matches!(&value, Value::Dict(_, empty) if empty.is_empty());
+            if is_empty && self.is_section(&key) {
                 continue;
             }
             self.check(&key, &origin)?;
@@ -102,11 +101,20 @@ impl Known {
     }
 
     fn check(&self, key: &str, origin: &str) -> Result<&Value, ConfigError> {
+        if self.is_section(key) {
+            let reason = "is a section, not a value: set the keys in it";
+            return Err(ConfigError::Value(format!("{key} ({origin}): {reason}")));
+        }
         self.0.get(key).ok_or_else(|| ConfigError::UnknownKey {
             key: key.to_owned(),
             origin: origin.to_owned(),
             nearest: self.nearest(key).to_owned(),
         })
+    }
+
+    fn is_section(&self, key: &str) -> bool {
+        let within = format!("{key}.");
+        self.0.keys().any(|known| known.starts_with(&within))
     }
 
     /// Looks at whole paths, and a little less at the last names alone: a key that is right

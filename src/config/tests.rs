@@ -59,10 +59,18 @@ fn wrong_key_in_the_environment_or_a_flag_names_the_nearest_right_one() {
 }
 
 #[test]
+fn rooms_that_nobody_could_open_are_refused() {
+    assert!(from_sets(&["rooms.create_kind=public"]).is_ok());
+    let error = from_sets(&["rooms.create_kind=private"]).unwrap_err();
+    assert!(error.contains("rooms.create_kind = \"private\""), "{error}");
+}
+
+#[test]
 fn section_that_does_not_exist_is_refused_an_empty_known_one_is_not() {
     assert!(from_file("[gatewy]\n").unwrap_err().contains("did you mean"));
     assert!(from_file("[gateway]\n[gateway.limits]\n").is_ok());
-    assert!(from_file("gateway = 3\n").is_err());
+    assert!(from_file("gateway = 3\n").unwrap_err().contains("is a section"));
+    assert!(from_sets(&["gateway.limits=3"]).unwrap_err().contains("is a section"));
     assert!(from_sets(&["gateway=3"]).is_err());
 }
 

@@ -139,3 +139,24 @@ async fn what_is_no_id_of_this_room_gets_an_error() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_page_of_the_largest_messages_is_whole_with_and_without_an_anchor() {
+    let data = folder();
+    let corecast = Corecast::up(data.path()).await;
+    let ann = corecast.account("ann").await;
+    let mut browser = Browser::knock(corecast.http(), &ann.sid).v1().open().await;
+    browser.hello().await;
+    let content = "x".repeat(4096);
+    for index in 1..=61 {
+        let messages = json!([{"content": content, "clientMessageId": index.to_string()}]);
+        browser.send("clientMessages", json!({"roomId": GENERAL, "messages": messages})).await;
+        browser.frame("ack").await;
+    }
+    // 60 of them are 250 KiB: above a hello, far below a reply.
+    let newest = page(&mut browser, json!({"roomId": GENERAL, "count": 60})).await;
+    assert_eq!(numbers(&newest), (2..=61).collect::<Vec<_>>());
+    let anchor = &newest["messages"][59]["id"];
+    let before = json!({"roomId": GENERAL, "count": 60, "firstMessageId": anchor});
+    assert_eq!(numbers(&page(&mut browser, before).await), (1..=60).collect::<Vec<_>>());
+}

@@ -88,9 +88,10 @@ async fn push_msg_reaches_every_connection_of_the_users_it_names() {
     let mut second_of_ann = other.await;
     second_of_ann.hello().await;
     let [ann, _] = stage.ids.clone();
-    stage.comet.push(&[&ann, "nobody"], b"for ann").await.expect("OK");
+    stage.comet.push(&[&ann, "nobody", &ann], b"for ann").await.expect("OK");
     stage.comet.broadcast(b"a mark").await.expect("OK");
     assert_eq!(stage.browsers[0].next().await, Seen::Text("for ann".into()));
+    assert_eq!(stage.browsers[0].next().await, Seen::Text("a mark".into()), "named twice, reached once");
     assert_eq!(second_of_ann.next().await, Seen::Text("for ann".into()));
     assert_eq!(stage.browsers[1].next().await, Seen::Text("a mark".into()), "bob is not ann");
 }

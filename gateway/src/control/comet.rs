@@ -1,6 +1,7 @@
 //! `ChatRoom.Comet.Comet`: pushes of other systems, unnumbered. Delivered at most once to
 //! who is connected now; every mailbox takes the push or none does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use corecast_proto::comet::comet_server::Comet;
@@ -23,7 +24,7 @@ pub(super) struct CometService {
 impl Comet for CometService {
     async fn push_msg(&self, request: Request<PushMsgReq>) -> Result<Response<PushMsgReply>, Status> {
         let PushMsgReq { keys, proto, .. } = request.into_inner();
-        let users: Arc<[Arc<str>]> = keys.into_iter().map(Arc::from).collect();
+        let users = users_of(keys);
         let empty = users.is_empty();
         let wire = wire_of(proto)?;
         self.push("push_msg", empty, Target::Users(users), wire)?;
@@ -70,6 +71,11 @@ fn wire_of(proto: Option<Proto>) -> Result<Wire, Status> {
     Ok(Wire::of_body(&proto.body))
 }
 
+/// The users of a push, each once: a key named twice would deliver twice.
+pub(super) fn users_of(keys: Vec<String>) -> Arc<[Arc<str>]> {
+    keys.into_iter().map(Arc::from).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// A share of `speed` connections per second; 0 stays as fast as possible, and a slow push
 /// never stops: each shard serves at least one connection per second.
 pub(super) fn per_shard(speed: u32, shards: usize) -> u32 {
@@ -85,6 +91,12 @@ mod tests {
         assert_eq!(per_shard(0, 4), 0);
         assert_eq!(per_shard(1, 4), 1);
         assert_eq!(per_shard(1000, 4), 250);
+    }
+
+    #[test]
+    fn a_user_named_twice_is_reached_once() {
+        let users = users_of(["b", "a", "b", "a"].map(str::to_owned).to_vec());
+        assert_eq!(users.iter().map(|user| &**user).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

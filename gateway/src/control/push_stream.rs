@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use super::comet::per_shard;
+use super::comet::{per_shard, users_of};
 use super::dedupe::Seen;
 use super::hub::{HubGone, NumberedFrame};
 use super::shared::Shared;
@@ -236,7 +236,7 @@ fn kind_of(push: Push, shards: usize) -> Kind {
             });
         }
         Some(PushTarget::User(user)) if user.user_ids.is_empty() => return Kind::Nobody,
-        Some(PushTarget::User(user)) => Target::Users(user.user_ids.into_iter().map(Arc::from).collect()),
+        Some(PushTarget::User(user)) => Target::Users(users_of(user.user_ids)),
         Some(PushTarget::All(all)) => Target::All { per_second: per_shard(all.per_second, shards) },
         None => return Kind::Unusable("no target"),
     };

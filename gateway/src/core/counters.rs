@@ -73,6 +73,8 @@ counters! {
     writes_short,
     /// Batches of sends.
     slices,
+    /// Batches that were one system call.
+    ring_batches,
     /// Commands taken from the mailbox.
     commands,
     /// Connections that began to miss frames of a room, counted per room.

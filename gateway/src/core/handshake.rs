@@ -216,6 +216,7 @@ struct Fields<'a> {
     host: Option<&'a str>,
     hosts: u32,
     origin: Option<&'a [u8]>,
+    origins: u32,
     upgrade_websocket: bool,
     connection_upgrade: bool,
     connection_close: bool,
@@ -245,6 +246,7 @@ impl<'a> Fields<'a> {
             self.hosts += 1;
             self.host = Some(text);
         } else if is("origin") {
+            self.origins += 1;
             self.origin = Some(value);
         } else if is("upgrade") {
             self.upgrade_websocket |= list(text).any(|token| token.eq_ignore_ascii_case("websocket"));
@@ -262,7 +264,7 @@ impl<'a> Fields<'a> {
         } else if is("sec-websocket-protocol") {
             self.v1 |= list(text).any(|token| token == SUB_PROTOCOL);
         } else if is("cookie") {
-            self.sid = self.sid.or_else(|| sid_of(text));
+            self.sid = self.sid.or_else(|| sid_of_cookies(value));
         } else if is("x-forwarded-proto") {
             self.https = list(text).next().is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
         } else if is("content-length") {
@@ -302,7 +304,7 @@ impl<'a> Fields<'a> {
         // A browser always sends Origin with an upgrade; who sends none is no browser.
         let Some(origin) = self.origin else { return Ok(()) };
         let origin = std::str::from_utf8(origin).unwrap_or_default().trim();
-        if !rules.origin_allowed(origin, self.host) {
+        if self.origins != 1 || !rules.origin_allowed(origin, self.host) {
             return Err(Refused::new(403, Code::Forbidden, "Origin is not allowed"));
         }
         Ok(())
@@ -377,11 +379,13 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
-/// The first `sid` of a cookie header that is a UUID.
-fn sid_of(cookies: &str) -> Option<&str> {
+/// The first `sid` of a cookie header that is a UUID. Over bytes: other cookies of the site
+/// may hold any, and must not hide ours.
+pub fn sid_of_cookies(cookies: &[u8]) -> Option<&str> {
     cookies
-        .split(';')
-        .filter_map(|pair| pair.trim().strip_prefix("sid="))
+        .split(|byte| *byte == b';')
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(b"sid="))
+        .filter_map(|sid| std::str::from_utf8(sid).ok())
         .find(|sid| sid.len() == 36 && Uuid::try_parse(sid).is_ok())
 }
 

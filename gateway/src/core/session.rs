@@ -12,7 +12,7 @@
 //! Order of calls: `handle_incoming` with what arrives, then act on the [`Verdict`];
 //! `deadline` after anything that changes phase or output, `due` when it has passed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,18 +35,15 @@ pub(super) struct Connection {
     pub(super) timer_at: Stamp,
     /// When the phase began; while open, when it was pinged last.
     pub(super) since: Stamp,
-    /// When the peer was heard last.
-    pub(super) heard: Stamp,
-    /// When the socket took a byte last, or the first byte began to wait.
-    pub(super) progress: Stamp,
+    /// Last sign of life that counts: a byte its socket took while that is full or it closes,
+    /// a byte heard otherwise.
+    pub(super) alive: Stamp,
     /// Texts that control has not settled.
     pub(super) unsettled: u16,
     /// Offered `corecast.v1`.
     pub(super) v1: bool,
     /// Its socket is full.
     pub(super) blocked: bool,
-    /// Some of its output had to wait, and not all of it is written yet.
-    pub(super) waiting: bool,
     /// It is not read.
     pub(super) paused: bool,
     /// It stands in the list of those that want to send.
@@ -58,12 +55,8 @@ pub(super) struct Connection {
     /// Neighbours among the connections of the same user.
     pub(super) user_next: u32,
     pub(super) user_prev: u32,
-    pub(super) session: Option<Arc<Session>>,
     pub(super) outbox: Outbox,
     pub(super) reader: Reader,
-    // Boxed because it is nearly always absent: 8 bytes a connection, not 32.
-    #[allow(clippy::box_collection)]
-    pub(super) held: Option<Box<VecDeque<Held>>>,
     pub(super) phase: Phase,
 }
 
@@ -75,7 +68,7 @@ pub(super) enum Phase {
     /// The 101 is on its way, control verifies.
     Upgraded,
     /// Has a session.
-    Open,
+    Open(Arc<Session>),
     /// `/debug/echo`.
     Echo,
     /// Plain HTTP, given away as soon as earlier answers are written.
@@ -92,6 +85,8 @@ pub(super) struct Head {
 
 pub(super) struct Closing {
     pub(super) why: Ended,
+    /// Whose it was, if it was open.
+    pub(super) session: Option<Arc<Session>>,
     /// Control knows it: it is told the end.
     pub(super) known: bool,
     /// Rooms it was a member of.
@@ -102,8 +97,12 @@ pub(super) struct Closing {
     pub(super) shut: bool,
 }
 
-/// What came behind a text that had to wait. Bounded by one read, because the socket is
-/// not read while anything is held.
+/// What came behind a text that had to wait, by slot: few connections have any. Bounded by
+/// one read each, because a socket is not read while anything is held. Whoever has some has
+/// as many unsettled texts as it may.
+pub(super) type HeldBySlot = HashMap<u32, VecDeque<Held>>;
+
+/// One thing that waits.
 pub(super) enum Held {
     Text(Box<[u8]>),
     Close { code: Option<u16>, mid_message: bool },
@@ -142,6 +141,7 @@ pub(super) struct Stamp(u32);
 pub(super) struct Around<'a> {
     pub(super) conn: ConnId,
     pub(super) limits: &'a Limits,
+    pub(super) held: &'a mut HeldBySlot,
     pub(super) unsettled_bytes: &'a Arc<AtomicUsize>,
     pub(super) events: &'a mut VecDeque<Event>,
     pub(super) counters: &'a mut Counters,
@@ -169,22 +169,18 @@ impl Connection {
             generation: 0,
             timer_at: Stamp::default(),
             since: Stamp::default(),
-            heard: Stamp::default(),
-            progress: Stamp::default(),
+            alive: Stamp::default(),
             unsettled: 0,
             v1: false,
             blocked: false,
-            waiting: false,
             paused: false,
             dirty: false,
             in_batch: false,
             wound: false,
             user_next: NOBODY,
             user_prev: NOBODY,
-            session: None,
             outbox: Outbox::default(),
             reader: Reader::default(),
-            held: None,
             phase: Phase::Free,
         }
     }
@@ -197,8 +193,7 @@ impl Connection {
             // It may still stand in the list.
             dirty: self.dirty,
             since: now,
-            heard: now,
-            progress: now,
+            alive: now,
             phase,
             ..Self::free()
         };
@@ -206,7 +201,7 @@ impl Connection {
 
     /// Takes part in the protocol: not free, not ending, not plain HTTP.
     pub(super) fn is_upgraded(&self) -> bool {
-        matches!(self.phase, Phase::Upgraded | Phase::Open | Phase::Echo)
+        matches!(self.phase, Phase::Upgraded | Phase::Open(_) | Phase::Echo)
     }
 
     /// Queues a frame beside the push budget.
@@ -217,10 +212,12 @@ impl Connection {
 
     /// Must its socket rest? It has enough under way, or does not take what it gets.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        self.is_upgraded()
-            && (self.held.is_some()
-                || u32::from(self.unsettled) >= limits.requests_in_flight
-                || self.outbox.bytes() > limits.push_soft_bytes)
+        self.is_upgraded() && (self.is_full(limits) || self.outbox.bytes() > limits.push_soft_bytes)
+    }
+
+    /// Control has as many of its texts as it may: more are held.
+    fn is_full(&self, limits: &Limits) -> bool {
+        u32::from(self.unsettled) >= limits.requests_in_flight
     }
 
     /// Largest message it may send.
@@ -236,7 +233,7 @@ impl Connection {
     ) -> Option<Verdict> {
         match (&self.phase, incoming) {
             (_, Incoming::Close { code, mid_message }) => {
-                if let Some(held) = &mut self.held {
+                if let Some(held) = around.held.get_mut(&around.conn.slot) {
                     held.push_back(Held::Close { code, mid_message });
                     return None;
                 }
@@ -244,18 +241,19 @@ impl Connection {
             }
             (Phase::Echo, Incoming::Text(text)) => self.reply(&Wire::text(text), around.counters),
             (Phase::Echo, Incoming::Binary(bytes)) => self.reply(&Wire::binary(bytes), around.counters),
-            (Phase::Upgraded | Phase::Open, Incoming::Text(text)) => {
+            (Phase::Upgraded | Phase::Open(_), Incoming::Text(text)) => {
                 around.counters.texts += 1;
-                if self.held.is_none() && u32::from(self.unsettled) < around.limits.requests_in_flight {
-                    self.forward(text.into(), around);
+                if self.is_full(around.limits) {
+                    let held = around.held.entry(around.conn.slot).or_default();
+                    held.push_back(Held::Text(text.into()));
                 } else {
-                    self.held.get_or_insert_default().push_back(Held::Text(text.into()));
+                    self.forward(text.into(), around);
                 }
             }
-            (Phase::Upgraded | Phase::Open, Incoming::Binary(_)) => {
+            (Phase::Upgraded | Phase::Open(_), Incoming::Binary(_)) => {
                 return Some(Verdict::Close(CloseCode::Unsupported, "binary messages are not accepted"));
             }
-            (Phase::Upgraded | Phase::Open | Phase::Echo, Incoming::Ping(payload)) => {
+            (Phase::Upgraded | Phase::Open(_) | Phase::Echo, Incoming::Ping(payload)) => {
                 self.reply(&Wire::pong(payload), around.counters);
             }
             // A pong is a sign of life, which every byte is; after a close nothing counts.
@@ -267,8 +265,8 @@ impl Connection {
     /// Control settled `count` texts: held ones follow.
     pub(super) fn settle(&mut self, count: u32, around: &mut Around<'_>) -> Option<Verdict> {
         self.unsettled = self.unsettled.saturating_sub(u16::try_from(count).unwrap_or(u16::MAX));
-        let mut held = self.held.take()?;
-        while u32::from(self.unsettled) < around.limits.requests_in_flight {
+        let mut held = around.held.remove(&around.conn.slot)?;
+        while !self.is_full(around.limits) {
             match held.pop_front() {
                 Some(Held::Text(text)) => self.forward(text, around),
                 Some(Held::Close { code, mid_message }) => {
@@ -277,7 +275,9 @@ impl Connection {
                 None => return None,
             }
         }
-        self.held = (!held.is_empty()).then_some(held);
+        if !held.is_empty() {
+            around.held.insert(around.conn.slot, held);
+        }
         None
     }
 
@@ -285,7 +285,7 @@ impl Connection {
         self.unsettled += 1;
         around.events.push_back(Event::Text {
             conn: around.conn,
-            session: self.session.clone(),
+            session: self.session().cloned(),
             text: counted(text, around.unsettled_bytes.clone()),
             v1: self.v1,
         });
@@ -297,21 +297,19 @@ impl Connection {
         match &self.phase {
             Phase::Free => None,
             Phase::Head(_) | Phase::Handing(_) => Some(left(self.since, limits.handshake_ms)),
-            Phase::Upgraded | Phase::Open | Phase::Echo => {
+            Phase::Upgraded | Phase::Open(_) | Phase::Echo => {
                 let ping = left(self.since, limits.ping_ms);
                 let other = if self.has_unsent() {
-                    left(self.progress, limits.stalled_ms)
+                    left(self.alive, limits.stalled_ms)
                 } else if self.paused {
                     ping
                 } else {
-                    left(self.heard, limits.dead_ms)
+                    left(self.alive, limits.dead_ms)
                 };
                 Some(ping.min(other))
             }
             Phase::Closing(closing) if closing.shut => Some(left(self.since, CLOSE_WAIT_MS)),
-            Phase::Closing(_) => {
-                Some(left(self.progress, CLOSE_STALL_MS).min(left(self.since, CLOSE_MAX_MS)))
-            }
+            Phase::Closing(_) => Some(left(self.alive, CLOSE_STALL_MS).min(left(self.since, CLOSE_MAX_MS))),
         }
     }
 
@@ -323,13 +321,13 @@ impl Connection {
             Phase::Head(_) | Phase::Handing(_) => {
                 passed(self.since, limits.handshake_ms).then_some(Due::Handshake)
             }
-            Phase::Upgraded | Phase::Open | Phase::Echo => {
+            Phase::Upgraded | Phase::Open(_) | Phase::Echo => {
                 if self.has_unsent() {
                     // Its pongs may sit behind what it does not read: only this counts.
-                    if passed(self.progress, limits.stalled_ms) {
+                    if passed(self.alive, limits.stalled_ms) {
                         return Some(Due::Stalled);
                     }
-                } else if !self.paused && passed(self.heard, limits.dead_ms) {
+                } else if !self.paused && passed(self.alive, limits.dead_ms) {
                     return Some(Due::Dead);
                 }
                 passed(self.since, limits.ping_ms).then_some(Due::Ping)
@@ -338,10 +336,25 @@ impl Connection {
                 let over = if closing.shut {
                     passed(self.since, CLOSE_WAIT_MS)
                 } else {
-                    passed(self.progress, CLOSE_STALL_MS) || passed(self.since, CLOSE_MAX_MS)
+                    passed(self.alive, CLOSE_STALL_MS) || passed(self.since, CLOSE_MAX_MS)
                 };
                 over.then_some(Due::Over)
             }
+        }
+    }
+
+    /// Bytes of the peer arrived: a sign of life, unless only those it takes count.
+    pub(super) fn heard(&mut self, now_ms: u64) {
+        if !self.blocked && self.is_upgraded() {
+            self.alive = Stamp::at(now_ms);
+        }
+    }
+
+    /// Who is on it, while it is open.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        match &self.phase {
+            Phase::Open(session) => Some(session),
+            _ => None,
         }
     }
 
@@ -381,9 +394,9 @@ const CLOSE_MAX_MS: u64 = 30_000;
 /// Time for the peer's close after ours was written.
 const CLOSE_WAIT_MS: u64 = 2_000;
 
-// An idle connection: this, 16 bytes in the feeds, 12 in the driver, 4 in the wheel, its
+// An idle connection: this, 24 bytes in the feeds, 12 in the driver, 4 in the wheel, its
 // share of the user index and of the session. 400 bytes in all is the aim.
-const _: () = assert!(size_of::<Connection>() <= 96);
+const _: () = assert!(size_of::<Connection>() <= 64);
 
 #[cfg(test)]
 mod tests {
@@ -392,6 +405,7 @@ mod tests {
     struct World {
         conn: Connection,
         limits: Limits,
+        held: HeldBySlot,
         unsettled: Arc<AtomicUsize>,
         events: VecDeque<Event>,
         counters: Counters,
@@ -400,15 +414,17 @@ mod tests {
     impl World {
         fn open(limits: Limits) -> Self {
             let mut conn = Connection::free();
-            conn.begin(Phase::Open, 0);
+            let session = Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() };
+            conn.begin(Phase::Open(Arc::new(session)), 0);
             let (unsettled, events) = (Arc::default(), VecDeque::new());
-            Self { conn, limits, unsettled, events, counters: Counters::default() }
+            Self { conn, limits, held: HeldBySlot::new(), unsettled, events, counters: Counters::default() }
         }
 
         fn around(&mut self) -> (&mut Connection, Around<'_>) {
             let around = Around {
                 conn: ConnId { shard: 0, slot: 0, generation: 0 },
                 limits: &self.limits,
+                held: &mut self.held,
                 unsettled_bytes: &self.unsettled,
                 events: &mut self.events,
                 counters: &mut self.counters,

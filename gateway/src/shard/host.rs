@@ -1,7 +1,8 @@
 //! The thread of a shard: a glommio executor pinned to its core, or, where io_uring is
 //! refused, a plain pinned thread. Both run the same loop and block in the driver itself:
 //! parking through the executor costs 21–35 µs of CPU a wake, blocking in epoll 5–7, and
-//! no other task lives on the core.
+//! no other task lives on the core. Where io_uring is allowed, sends go through a ring of
+//! their own, unless `gateway.uring_sends` says otherwise.
 //!
 //! A shard that panics, or whose driver breaks, ends the process: its listener would go on
 //! swallowing connections that nobody serves.
@@ -19,7 +20,8 @@ use tracing::{error, warn};
 
 use super::Error;
 use super::driver::Driver;
-use super::driver::epoll::{Epoll, probe_uring};
+use super::driver::epoll::Epoll;
+use super::driver::uring::{SendRing, probe_uring};
 use super::listeners::Listeners;
 use super::mailbox::{MAILBOX_BYTES, Mailbox};
 use super::metrics::Metrics;
@@ -76,11 +78,15 @@ pub(super) fn spawn(
         let start = || -> Result<ShardHandle, Error> {
             let idle = idle_thread(cpu, number, config.driver, &mut uring)?;
             let failed = |error: io::Error| Error::Start { cpu, message: error.to_string() };
-            let driver = Epoll::new(listener, config.limits.socket_send_bytes).map_err(failed)?;
+            let mut driver = Epoll::new(listener, config.limits.socket_send_bytes).map_err(failed)?;
+            if uring && config.uring_sends {
+                driver = with_ring(driver, config.driver)?;
+            }
             let (mailbox, inbox) = Mailbox::new(config.limits.mailbox, MAILBOX_BYTES, driver.waker());
             let metrics = Arc::new(Metrics::new(idle.host, driver.name()));
             let rules = Rules::new(&config.origins, echo);
-            let core = Connections::new(number, config.limits.clone(), rules, places.clone(), 0);
+            let mut core = Connections::new(number, config.limits.clone(), rules, places.clone(), 0);
+            core.set_send_per_room(config.send_per_room);
             let shard = Shard::new(number, driver, core, inbox, events.clone(), metrics.clone());
             // The thread waits for exactly this; if it died, its join says why.
             if idle.start.send(shard).is_err() {
@@ -120,12 +126,23 @@ fn may_use_uring(choice: DriverChoice) -> Result<bool, Error> {
 fn warn_plain(reason: &str) {
     warn!(
         reason,
-        allow = "sysctl kernel.io_uring_disabled=0, a seccomp profile that admits io_uring_setup, \
-                 io_uring_enter and io_uring_register, and enough RLIMIT_MEMLOCK",
-        cost =
-            "shards run on plain pinned threads, without batched sends: 8 to 15 percent more cpu a delivery",
+        allow = ALLOW,
+        cost = "shards run on plain pinned threads, and each send is a system call of its own",
         "io_uring is refused"
     );
+}
+
+/// The host may have its rings and this one still be refused: locked memory, an old kernel.
+fn with_ring(driver: Epoll, choice: DriverChoice) -> Result<Epoll, Error> {
+    match SendRing::new() {
+        Ok(ring) => Ok(driver.with_ring(ring)),
+        Err(error) if choice == DriverChoice::Uring => Err(Error::Uring(error.to_string())),
+        Err(error) => {
+            let reason = error.to_string();
+            warn!(reason, allow = ALLOW, cost = "each send is a system call of its own", "no ring for sends");
+            Ok(driver)
+        }
+    }
 }
 
 /// A pinned thread that waits for its shard. With `"auto"`, an executor that cannot start
@@ -192,6 +209,9 @@ fn run(shards: &mpsc::Receiver<Shard<Epoll>>) {
     std::process::abort();
 }
 
+/// What lets a process use io_uring.
+const ALLOW: &str = "sysctl kernel.io_uring_disabled=0, a seccomp profile that admits io_uring_setup, \
+                     io_uring_enter and io_uring_register, and enough RLIMIT_MEMLOCK";
 /// Least that glommio takes; the shard does no file I/O.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of the executor's rings.

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  time → mailbox (≤ 256) → sockets → one slice of sends → actions → events
-//!    └── something was done: next turn        nothing: sleep until something happens
+//!    └── more is known to wait: next turn     nothing: sleep until something happens
 //! ```
+//! What arrived meanwhile ends the sleep at once, so nobody looks for it first: that would be
+//! one more system call for each wake.
 //! Every step is bounded, so one busy connection, room or producer cannot hold the core.
 //! Nothing here decides: what happens is decided in [`core::connections`](crate::core::connections).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
-use super::driver::{Driver, Flow, Handler, Job, Key};
+use super::driver::{Driver, Flow, Handler, Key};
 use super::mailbox::Inbox;
 use super::metrics::Metrics;
 use crate::core::connections::{Action, Batch, Connections, Outcome};
@@ -31,6 +33,8 @@ pub struct Shard<D> {
     metrics: Arc<Metrics>,
     batch: Batch,
     failures: Vec<(usize, Outcome)>,
+    /// The last turn left something undone that no event will tell.
+    pending: bool,
     /// Control has gone: nobody wants to know what happens here.
     orphaned: bool,
 }
@@ -54,6 +58,7 @@ impl<D: Driver> Shard<D> {
             metrics,
             batch: Batch::default(),
             failures: Vec::new(),
+            pending: false,
             orphaned: false,
         }
     }
@@ -63,7 +68,7 @@ impl<D: Driver> Shard<D> {
         &mut self.driver
     }
 
-    /// One turn at `now_ms`. `true`: something was done, turn again before sleeping.
+    /// One turn at `now_ms`. `true`: something was done; who turns by hand goes on until it is not.
     ///
     /// # Errors
     /// The driver is broken as a whole.
@@ -75,8 +80,10 @@ impl<D: Driver> Shard<D> {
         let turned = self.driver.turn(now_ms, read, &mut Hands { core: &mut self.core })?;
         busy |= turned.busy | turned.more;
         busy |= self.flush();
-        busy |= self.drive_actions();
-        busy |= self.drive_events();
+        // A socket that is read again may have bytes that were told long ago.
+        let acted = self.drive_actions();
+        busy |= acted | self.drive_events();
+        self.pending = turned.more | acted | self.core.has_output();
         Ok(busy)
     }
 
@@ -99,9 +106,11 @@ impl<D: Driver> Shard<D> {
             }
             if busy {
                 self.core.counters().count_turn(began.elapsed().as_micros() as u64);
+            }
+            if self.pending {
                 self.publish();
             } else {
-                self.park(now_ms)?;
+                self.park(start)?;
             }
         }
     }
@@ -140,20 +149,8 @@ impl<D: Driver> Shard<D> {
         if self.batch.is_empty() {
             return more;
         }
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * self.batch.len());
-        let mut ends: Vec<(Key, usize)> = Vec::with_capacity(self.batch.len());
-        for index in 0..self.batch.len() {
-            let (key, parts) = self.batch.job(index);
-            slices.extend(parts.map(IoSlice::new));
-            ends.push((key, slices.len()));
-        }
-        let mut start = 0;
-        let jobs: Vec<Job<'_>> = ends
-            .into_iter()
-            .map(|(key, end)| Job { key, parts: &slices[std::mem::replace(&mut start, end)..end] })
-            .collect();
         self.failures.clear();
-        self.driver.send_batch(&jobs, &mut self.failures);
+        self.driver.send_batch(&self.batch, &mut self.failures);
         self.core.handle_sent(&self.batch, &self.failures);
         true
     }
@@ -190,10 +187,12 @@ impl<D: Driver> Shard<D> {
         self.orphaned |= self.events.send(event).is_err();
     }
 
-    fn park(&mut self, now_ms: u64) -> io::Result<()> {
+    fn park(&mut self, start: Instant) -> io::Result<()> {
         if !self.inbox.prepare_sleep() {
+            self.publish();
             return Ok(());
         }
+        let now_ms = start.elapsed().as_millis() as u64;
         self.core.counters().parks += 1;
         self.publish();
         let mut timeout_ms = self.core.poll_timeout().map(|at| at.saturating_sub(now_ms));
@@ -209,9 +208,10 @@ impl<D: Driver> Shard<D> {
 
     /// Makes the numbers visible to other threads.
     pub fn publish(&mut self) {
-        let exhausted = self.driver.exhausted();
+        let (exhausted, ring_batches) = (self.driver.exhausted(), self.driver.ring_batches());
         let counters = self.core.counters();
         counters.exhausted = exhausted;
+        counters.ring_batches = ring_batches;
         self.metrics.publish(counters);
     }
 }

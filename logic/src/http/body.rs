@@ -15,8 +15,10 @@ use corecast_proto::logic::{NewMessage, Refusal};
 use corecast_proto::refusal::Code;
 use serde_json::{Map, Value};
 
-/// A body at most: a full frame of messages, each byte escaped once.
-pub(super) const BYTES_MAX: usize = 256 << 10;
+/// A body at most: a full frame of the largest messages, every other byte of them escaped,
+/// with their keys.
+pub(super) const BYTES_MAX: usize = 512 << 10;
+const _: () = assert!(limits::MESSAGES_PER_FRAME * (limits::CONTENT_BYTES * 3 / 2 + 1024) <= BYTES_MAX);
 /// A body arrives in this time or not at all.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 

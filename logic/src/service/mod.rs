@@ -9,7 +9,7 @@
 //! | `routes` | who is connected where |
 //! | `lane` | sends that wait together are committed together |
 //! | `publish` | what follows a commit: fast path and cache |
-//! | `password` | argon2id off the async threads, bounded |
+//! | `password` `stretch` | argon2id off the async threads, bounded in number and memory |
 //! | `known` | small bounded memories of what never changes |
 //! | `reach` | one log line per change of state of a backend |
 
@@ -29,6 +29,7 @@ mod register;
 mod rooms;
 mod routes;
 mod send;
+mod stretch;
 mod verify;
 
 use std::future::Future;

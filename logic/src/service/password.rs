@@ -2,18 +2,19 @@
 //! OWASP minimum, and a random salt of 16 bytes.
 //!
 //! A hash is about 20 ms of one core and 19 MiB, so it never runs on an async thread, as many
-//! run at once as there are cores, and only so many requests may wait for one.
+//! run at once as there are cores, and only so many requests may wait for one. The memory is
+//! kept for the next hash: 19 MiB per core for good, and no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use argon2::Argon2;
 use argon2::password_hash::phc::{PasswordHash, Salt};
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Failure;
 use crate::metrics::{Metrics, Raised};
+
+use super::stretch::Stretcher;
 
 /// A stored password.
 pub(super) struct Hashed {
@@ -25,6 +26,7 @@ pub(super) struct Hashed {
 
 pub(super) struct Passwords {
     cores: Arc<Semaphore>,
+    stretcher: Arc<Stretcher>,
     waiting: AtomicUsize,
     waiting_max: usize,
     /// What a login for an unknown email is compared with, so that it takes as long as one
@@ -38,6 +40,7 @@ impl Passwords {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             cores: Arc::new(Semaphore::new(cores)),
+            stretcher: Arc::default(),
             waiting: AtomicUsize::new(0),
             waiting_max,
             nobody: OnceCell::new(),
@@ -59,8 +62,8 @@ impl Passwords {
     /// # Cancel safety
     /// A dropped call gives its place up; a hash that runs ends by itself.
     pub(super) async fn hash(&self, password: String) -> Result<Hashed, Failure> {
-        self.on_a_core(move || {
-            let phc = Argon2::default().hash_password(password.as_bytes()).ok()?;
+        self.on_a_core(move |stretcher| {
+            let phc = stretcher.hash(password.as_bytes())?;
             let salt = phc.salt.as_ref().map(Salt::to_string)?;
             Some(Hashed { phc: phc.to_string(), salt })
         })
@@ -81,8 +84,8 @@ impl Passwords {
         let exists = phc.is_some();
         let phc = phc.or_else(|| self.nobody.get().cloned()).unwrap_or_default();
         let matches = self
-            .on_a_core(move || match PasswordHash::new(&phc) {
-                Ok(parsed) => Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok(),
+            .on_a_core(move |stretcher| match PasswordHash::new(&phc) {
+                Ok(parsed) => stretcher.matches(password.as_bytes(), &parsed),
                 Err(error) => {
                     tracing::error!(%error, "stored password hash is not a PHC string");
                     false
@@ -94,13 +97,14 @@ impl Passwords {
 
     async fn on_a_core<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&Stretcher) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         let permit = self.permit().await?;
+        let stretcher = self.stretcher.clone();
         // The permit moves into the work: a caller that goes away does not make room for one
         // more hash than there are cores.
         let work = tokio::task::spawn_blocking(move || {
-            let done = work();
+            let done = work(&stretcher);
             drop(permit);
             done
         });

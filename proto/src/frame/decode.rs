@@ -1,5 +1,7 @@
 //! Client → server. Unknown fields are ignored; known ones are checked.
 
+use std::fmt::Display;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -28,7 +30,7 @@ pub enum ClientFrame {
     },
     /// A new room.
     ClientCreateRoom {
-        /// 1–64 characters; checked by logic.
+        /// 1–64 characters.
         room_name: String,
     },
     /// The first frame of a `corecast.v1` connection.
@@ -101,10 +103,15 @@ impl ClientFrame {
     /// # Errors
     /// `BAD_JSON`, `UNKNOWN_TYPE`, or `BAD_INPUT` with the field and its limit.
     pub fn decode(text: &[u8]) -> Result<Self, FrameError> {
-        let envelope: Envelope = serde_json::from_slice(text).map_err(|error| {
-            let code = if error.is_data() { Code::BadInput } else { Code::BadJson };
-            FrameError::new(code, format!("frame must be {{\"type\",\"payload\"}}: {error}"))
-        })?;
+        let refused = |code, why: &dyn Display| {
+            FrameError::new(code, format!("frame must be {{\"type\",\"payload\"}}: {why}"))
+        };
+        let envelope: Envelope = serde_json::from_slice(text)
+            .map_err(|error| refused(if error.is_data() { Code::BadInput } else { Code::BadJson }, &error))?;
+        // The derived reader takes the fields from an array in their order too.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(refused(Code::BadInput, &"it is an array"));
+        }
         let payload = Payload { frame: envelope.kind, value: envelope.payload };
         payload.decode()
     }
@@ -140,6 +147,7 @@ impl FrameError {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Envelope {
     #[serde(rename = "type")]
     kind: String,
@@ -163,9 +171,7 @@ impl Payload {
                 anchor: self.anchor()?,
                 count: self.count()?,
             }),
-            "clientCreateRoom" => Ok(ClientFrame::ClientCreateRoom {
-                room_name: self.required_text("roomName", 4 * limits::ROOM_NAME_CHARS)?,
-            }),
+            "clientCreateRoom" => Ok(ClientFrame::ClientCreateRoom { room_name: self.room_name()? }),
             "resume" => Ok(ClientFrame::Resume { rooms: self.resume_rooms()? }),
             "join" => {
                 Ok(ClientFrame::Join { room_id: self.room_id()?, position: self.position(&self.value)? })
@@ -180,6 +186,17 @@ impl Payload {
 
     fn room_id(&self) -> Result<String, FrameError> {
         self.required_text("roomId", limits::ROOM_ID_BYTES)
+    }
+
+    fn room_name(&self) -> Result<String, FrameError> {
+        let Some(name) = self.value.get("roomName").and_then(Value::as_str) else {
+            return Err(self.bad("roomName must be a string"));
+        };
+        let (max, chars) = (limits::ROOM_NAME_CHARS, name.chars().count());
+        if chars == 0 || chars > max {
+            return Err(self.bad(format!("roomName must have 1 to {max} characters, has {chars}")));
+        }
+        Ok(name.to_owned())
     }
 
     fn messages(&self) -> Result<Vec<Content>, FrameError> {
@@ -344,6 +361,11 @@ mod tests {
                 format!(r#"{{"type":"clientMessages","payload":{{"roomId":"r","messages":[{list}]}}}}"#);
             assert_eq!(ClientFrame::decode(json.as_bytes()).is_ok(), accepted, "{messages}");
         }
+        for (length, accepted) in [(0, false), (1, true), (64, true), (65, false)] {
+            let name = "\u{1F600}".repeat(length);
+            let json = format!(r#"{{"type":"clientCreateRoom","payload":{{"roomName":"{name}"}}}}"#);
+            assert_eq!(ClientFrame::decode(json.as_bytes()).is_ok(), accepted, "{length}");
+        }
         for (length, accepted) in [(0, false), (64, true), (65, false)] {
             let key = "k".repeat(length);
             let json = format!(
@@ -356,7 +378,11 @@ mod tests {
     #[test]
     fn errors_name_code_field_and_request() {
         assert_eq!(refused("{").code, Code::BadJson);
-        assert_eq!(refused("[]").code, Code::BadInput);
+        for other in ["[]", "null", "7", r#""x""#, r#" ["leave",{"roomId":"r"}]"#] {
+            let error = refused(other);
+            assert_eq!(error.code, Code::BadInput, "{other}");
+            assert!(!error.message.contains("Envelope"), "{}", error.message);
+        }
         assert_eq!(refused(r#"{"payload":{}}"#).code, Code::BadInput);
         let unknown = refused(r#"{"type":"nope"}"#);
         assert_eq!((unknown.code, unknown.request_type.as_str()), (Code::UnknownType, "nope"));
@@ -368,6 +394,8 @@ mod tests {
                 .contains("epoch")
         );
         assert!(refused(r#"{"type":"clientCreateRoom"}"#).message.contains("roomName"));
+        let long = format!(r#"{{"type":"clientCreateRoom","payload":{{"roomName":"{}"}}}}"#, "x".repeat(300));
+        assert!(refused(&long).message.contains("1 to 64 characters"));
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl SqliteStore {
         };
         let lock = lock_folder(&folder)?;
         let counters = Arc::new(Counters::default());
-        let conn = schema::open_writer(path)?;
+        let conn = schema::open_writer(path).map_err(|error| about(path, error))?;
         // The names of the files must survive a power failure as well as their contents.
         File::open(&folder)
             .and_then(|folder| folder.sync_all())
@@ -119,6 +119,17 @@ impl SqliteStore {
     /// What it counted since it was opened.
     pub fn counters(&self) -> SqliteCounters {
         self.inner.counters.read()
+    }
+}
+
+/// The library's words for a file that cannot be opened do not name it; ours do.
+fn about(path: &Path, error: StoreError) -> StoreError {
+    let name = path.display().to_string();
+    match error {
+        StoreError::Fatal(reason) if !reason.starts_with(&name) => {
+            StoreError::Fatal(format!("{name}: {reason}"))
+        }
+        other => other,
     }
 }
 

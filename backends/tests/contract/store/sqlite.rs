@@ -195,7 +195,9 @@ async fn a_file_that_is_no_database_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("store.db");
     std::fs::write(&path, vec![b'x'; 8192]).expect("writes");
-    assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Fatal(_))));
+    let refused = SqliteStore::open(&path).await;
+    let Err(StoreError::Fatal(reason)) = refused.map(|_| ()) else { panic!("opened") };
+    assert!(reason.contains("store.db"), "{reason}");
 }
 
 #[tokio::test]

@@ -4,17 +4,11 @@ use axum::http::HeaderMap;
 use axum::http::header::COOKIE;
 
 use super::reply::forwarded_https;
-use crate::core::handshake::session_cookie;
+use crate::core::handshake::{session_cookie, sid_of_cookies};
 
 /// `sid` of a request, if it has one that can be a session.
 pub(super) fn sid_of(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|cookies| cookies.split(';'))
-        .filter_map(|pair| pair.trim().strip_prefix("sid="))
-        .find(|sid| sid.len() == 36 && uuid::Uuid::try_parse(sid).is_ok())
+    headers.get_all(COOKIE).iter().find_map(|cookies| sid_of_cookies(cookies.as_bytes()))
 }
 
 /// `Set-Cookie` of a new session.
@@ -51,6 +45,14 @@ mod tests {
         {
             assert_eq!(sid_of(&headers(&[("cookie", cookies.clone())])), None, "{cookies}");
         }
+    }
+
+    #[test]
+    fn bytes_of_another_cookie_do_not_hide_the_session() {
+        let mut headers = HeaderMap::new();
+        let value = [b"city=Orl\xE9ans; sid=".as_slice(), SID.as_bytes()].concat();
+        headers.insert(COOKIE, axum::http::HeaderValue::from_bytes(&value).expect("opaque bytes"));
+        assert_eq!(sid_of(&headers), Some(SID));
     }
 
     #[test]

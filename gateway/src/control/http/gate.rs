@@ -87,7 +87,8 @@ async fn answer(shared: &Arc<Shared>, mut request: Request, next: Next) -> Respo
 /// Who sends no Origin is no browser, or asks for a page of this host.
 fn origin_allowed(shared: &Shared, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    text(ORIGIN).is_none_or(|origin| shared.rules.origin_allowed(origin.trim(), text(HOST)))
+    let once = headers.get_all(ORIGIN).iter().nth(1).is_none();
+    text(ORIGIN).is_none_or(|origin| once && shared.rules.origin_allowed(origin.trim(), text(HOST)))
 }
 
 /// Gives the socket back to a shard once hyper has written the 101.

@@ -23,6 +23,9 @@ use crate::core::{ConnId, Session, Wire};
 
 /// A snapshot may be overtaken this often before the connection is told to come back.
 const ATTEMPTS_MAX: u32 = 5;
+/// Messages of a page that joins, bytes: a reply, less what the frame takes beside them. A
+/// page with an anchor keeps to the same.
+const PAGE_BYTES: u32 = limits::REPLY_BYTES as u32 - 1024;
 
 type Done = oneshot::Sender<Result<(), JoinError>>;
 
@@ -166,13 +169,16 @@ impl Openings {
                         .iter()
                         .map(|cursor| read_cursor(&cursor.room_id, Some(cursor.position)))
                         .collect();
-                    reads.hello(id, opening.request(true, rooms, 0));
+                    reads.hello(id, opening.request(true, rooms, 0, 0));
                 }
             }
             Wants::Room { room_id, position, reply } => {
-                let count = if let JoinReply::History { count } = reply { *count } else { 0 };
+                let (count, bytes) = match reply {
+                    JoinReply::History { count } => (*count, PAGE_BYTES),
+                    JoinReply::Joined | JoinReply::Silent => (0, 0),
+                };
                 let rooms = vec![read_cursor(room_id.as_str(), *position)];
-                reads.hello(id, opening.request(false, rooms, count));
+                reads.hello(id, opening.request(false, rooms, count, bytes));
             }
         }
     }
@@ -321,14 +327,20 @@ impl Openings {
 }
 
 impl Opening {
-    fn request(&self, defaults: bool, rooms: Vec<pb::Cursor>, count: u32) -> pb::HelloRequest {
+    fn request(
+        &self,
+        defaults: bool,
+        rooms: Vec<pb::Cursor>,
+        count: u32,
+        max_bytes: u32,
+    ) -> pb::HelloRequest {
         pb::HelloRequest {
             user_id: self.session.user_id.to_string(),
             username: self.session.username.to_string(),
             defaults,
             rooms,
             count,
-            max_bytes: 0,
+            max_bytes,
         }
     }
 }

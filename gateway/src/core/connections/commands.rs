@@ -46,8 +46,7 @@ impl Connections {
             return;
         };
         let state = &mut self.slots[slot as usize];
-        state.session = Some(session);
-        state.phase = Phase::Open;
+        state.phase = Phase::Open(session);
         self.open += 1;
         self.link_user(slot);
         self.feeds.open(slot);
@@ -130,7 +129,7 @@ impl Connections {
             }
             Target::Users(users) => {
                 for user in users.iter() {
-                    let mut next = self.users.get(user).copied();
+                    let mut next = self.first_of_user(user);
                     while let Some(slot) = next.filter(|slot| *slot != NOBODY) {
                         next = Some(self.slots[slot as usize].user_next);
                         self.push_to(slot, &wire);
@@ -163,6 +162,6 @@ impl Connections {
 
     fn find_open(&self, conn: ConnId) -> Option<u32> {
         let slot = self.find(Key { slot: conn.slot, generation: conn.generation })?;
-        matches!(self.slots[slot as usize].phase, Phase::Open).then_some(slot)
+        matches!(self.slots[slot as usize].phase, Phase::Open(_)).then_some(slot)
     }
 }

@@ -41,7 +41,7 @@ impl Connections {
     pub(super) fn wind(&mut self, slot: u32) {
         let conn = &mut self.slots[slot as usize];
         let Some(mut left) = conn.deadline(&self.limits, self.now_ms) else { return };
-        if let (Phase::Open, Some(wake_at)) = (&conn.phase, self.feeds.wake_at(slot))
+        if let (Phase::Open(_), Some(wake_at)) = (&conn.phase, self.feeds.wake_at(slot))
             && wake_at > self.now_ms
         {
             left = left.min(wake_at - self.now_ms);
@@ -74,7 +74,7 @@ impl Connections {
             }
             None => {}
         }
-        if matches!(self.slots[slot as usize].phase, Phase::Open) {
+        if matches!(self.slots[slot as usize].phase, Phase::Open(_)) {
             self.ask_for_page(slot);
         }
     }

@@ -83,6 +83,11 @@ impl Connections {
                 self.stage(slot, batch);
             }
         }
+        self.has_output()
+    }
+
+    /// Somebody wants to send.
+    pub fn has_output(&self) -> bool {
         !self.dirty.is_empty() || self.feeds.is_active()
     }
 
@@ -101,9 +106,9 @@ impl Connections {
         let start = batch.parts.len();
         let written = conn.outbox.take(PARTS, &mut batch.parts);
         let whole = conn.outbox.is_empty();
-        if whole && matches!(conn.phase, Phase::Open) {
+        if whole && matches!(conn.phase, Phase::Open(_)) {
             let push_bytes = push_bytes(&batch.parts[start..]);
-            let peer = Peer { push_bytes, ..self.peer(slot) };
+            let peer = Peer { push_bytes, one_feed: self.send_per_room, ..self.peer(slot) };
             let mut out = Out { segments: &mut batch.parts, counters: &mut self.counters };
             if !self.feeds.collect(slot, peer, &mut out) {
                 self.slots[slot as usize].outbox.put_back(&batch.parts[start..], written);
@@ -150,8 +155,9 @@ impl Connections {
             Outcome::All => {
                 let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
                 self.counters.bytes_written += (bytes - job.written) as u64;
-                conn.progress = now;
-                conn.waiting = false;
+                if matches!(conn.phase, Phase::Closing(_)) {
+                    conn.alive = now;
+                }
                 if !conn.outbox.is_empty() {
                     self.mark(slot);
                 }
@@ -161,11 +167,8 @@ impl Connections {
                 self.counters.bytes_written += bytes as u64;
                 self.counters.writes_short += 1;
                 conn.outbox.put_back(parts, job.written + bytes);
-                // The stall begins with the first byte that waits and ends with any that is taken.
-                if bytes > 0 || !conn.waiting {
-                    conn.progress = now;
-                }
-                conn.waiting = true;
+                // The stall begins with the first byte that waits; room again ends it.
+                conn.alive = now;
                 conn.blocked = true;
                 self.wind(slot);
                 self.after_output(slot);
@@ -180,7 +183,7 @@ impl Connections {
         let conn = &mut self.slots[slot as usize];
         if std::mem::take(&mut conn.blocked) {
             // Silence while our output was in the way is not judged.
-            conn.heard = Stamp::at(self.now_ms);
+            conn.alive = Stamp::at(self.now_ms);
             self.mark(slot);
         }
     }
@@ -191,7 +194,7 @@ impl Connections {
         let conn = &mut self.slots[slot as usize];
         let empty = conn.outbox.is_empty();
         match &mut conn.phase {
-            Phase::Open => self.ask_for_page(slot),
+            Phase::Open(_) => self.ask_for_page(slot),
             Phase::Handing(_) if empty => {
                 let phase = std::mem::replace(&mut conn.phase, Phase::Free);
                 if let Phase::Handing(head) = phase {
@@ -239,7 +242,7 @@ impl Connections {
     /// Moves what an open connection's feeds hold for it behind what is queued already.
     /// `false`: what it holds is void, it closes.
     pub(super) fn collect_behind(&mut self, slot: u32) -> bool {
-        if !matches!(self.slots[slot as usize].phase, Phase::Open) || !self.feeds.lacks_something(slot) {
+        if !matches!(self.slots[slot as usize].phase, Phase::Open(_)) || !self.feeds.lacks_something(slot) {
             return true;
         }
         // All of it, in one go: what follows must not overtake anything. The bytes are shared.
@@ -268,6 +271,7 @@ impl Connections {
             push_bytes: conn.outbox.push_bytes(),
             soft: self.limits.push_soft_bytes,
             hard: self.limits.push_hard_bytes,
+            one_feed: false,
         }
     }
 }

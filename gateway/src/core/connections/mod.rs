@@ -29,13 +29,16 @@ mod flush;
 mod reading;
 mod sweeps;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corecast_proto::close::CloseCode;
 use corecast_proto::ids::RoomId;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use self::sweeps::Sweeps;
 use super::command::{ConnId, Event, UpgradeRequest};
@@ -43,7 +46,7 @@ use super::counters::{Counters, Ended};
 use super::feeds::Feeds;
 use super::handshake::Rules;
 use super::outbox::Segment;
-use super::session::{Around, Closing, Connection, Head, NOBODY, Phase, Stamp};
+use super::session::{Closing, Connection, Head, HeldBySlot, NOBODY, Phase, Stamp};
 use super::timers::Wheel;
 use super::wire::Wire;
 use crate::config::Limits;
@@ -99,19 +102,22 @@ pub struct Connections {
     live: usize,
     open: usize,
     feeds: Feeds,
-    /// First connection of each user.
-    users: HashMap<Arc<str>, u32>,
+    /// First connection of each user. The id is its session's: 5 bytes a user, not 25.
+    users: HashTable<u32>,
+    users_hasher: RandomState,
     wheel: Wheel,
     fired: Vec<u32>,
     sweeps: Sweeps,
     /// Connections that want to send, or to be looked at after output went away.
     dirty: VecDeque<u32>,
     segments: Vec<Segment>,
+    held: HeldBySlot,
     events: VecDeque<Event>,
     actions: VecDeque<Action>,
     unsettled_bytes: Arc<AtomicUsize>,
     counters: Counters,
     now_ms: u64,
+    send_per_room: bool,
 }
 
 /// When does a connection that is closed say so?
@@ -154,18 +160,26 @@ impl Connections {
             live: 0,
             open: 0,
             feeds: Feeds::new(),
-            users: HashMap::new(),
+            users: HashTable::new(),
+            users_hasher: RandomState::new(),
             wheel: Wheel::new(now_ms, WHEEL_TICK_MS, WHEEL_SLOTS),
             fired: Vec::new(),
             sweeps: Sweeps::default(),
             dirty: VecDeque::new(),
             segments: Vec::new(),
+            held: HeldBySlot::new(),
             events: VecDeque::new(),
             actions: VecDeque::new(),
             unsettled_bytes: Arc::default(),
             counters: Counters::default(),
             now_ms,
+            send_per_room: false,
         }
+    }
+
+    /// One send for each feed and member instead of one for each member (`debug.send_per_room`).
+    pub fn set_send_per_room(&mut self, on: bool) {
+        self.send_per_room = on;
     }
 
     /// A peer connected. `None`: there is no place for it.
@@ -272,7 +286,7 @@ impl Connections {
         self.counters.handshakes += 1;
         conn.v1 = request.v1;
         conn.since = Stamp::at(self.now_ms);
-        conn.heard = conn.since;
+        conn.alive = conn.since;
         conn.phase = if request.echo { Phase::Echo } else { Phase::Upgraded };
         if !request.echo {
             let conn = self.conn_id(slot);
@@ -287,7 +301,7 @@ impl Connections {
     /// Closes with a code of ours. A request head is simply dropped.
     fn close(&mut self, slot: u32, code: CloseCode, reason: &'static str, urgency: Urgency) {
         match self.slots[slot as usize].phase {
-            Phase::Upgraded | Phase::Open | Phase::Echo => {
+            Phase::Upgraded | Phase::Open(_) | Phase::Echo => {
                 self.begin_close(slot, Ended::By(code), urgency, &Wire::close(code, reason));
             }
             Phase::Head(_) | Phase::Handing(_) => self.end(slot, Ended::By(code)),
@@ -308,13 +322,15 @@ impl Connections {
         if urgency == Urgency::Next {
             conn.outbox.keep_begun_frame();
         }
-        let known = matches!(conn.phase, Phase::Upgraded | Phase::Open);
+        let known = matches!(conn.phase, Phase::Upgraded | Phase::Open(_));
+        let session = conn.session().cloned();
         conn.reply(frame, &mut self.counters);
-        conn.held = None;
         conn.unsettled = 0;
         conn.since = now;
-        conn.progress = now;
-        conn.phase = Phase::Closing(Box::new(Closing { why, known, rooms, peer_closed: false, shut: false }));
+        conn.alive = now;
+        let closing = Closing { why, session, known, rooms, peer_closed: false, shut: false };
+        conn.phase = Phase::Closing(Box::new(closing));
+        self.held.remove(&slot);
         if std::mem::take(&mut conn.paused) {
             self.actions.push_back(Action::Resume(key));
         }
@@ -328,13 +344,14 @@ impl Connections {
         let conn_id = self.conn_id(slot);
         let conn = &mut self.slots[slot as usize];
         let phase = std::mem::replace(&mut conn.phase, Phase::Free);
-        let session = conn.session.take();
-        let (why, known, rooms) = match phase {
+        let (why, known, session, rooms) = match phase {
             Phase::Free => return,
-            Phase::Closing(closing) => (closing.why, closing.known, closing.rooms),
-            Phase::Head(_) | Phase::Handing(_) | Phase::Echo => (why, false, rooms),
-            Phase::Upgraded | Phase::Open => (why, true, rooms),
+            Phase::Closing(closing) => (closing.why, closing.known, closing.session, closing.rooms),
+            Phase::Head(_) | Phase::Handing(_) | Phase::Echo => (why, false, None, rooms),
+            Phase::Upgraded => (why, true, None, rooms),
+            Phase::Open(session) => (why, true, Some(session), rooms),
         };
+        self.held.remove(&slot);
         if known {
             self.events.push_back(Event::Closed { conn: conn_id, session, rooms });
         }
@@ -357,7 +374,7 @@ impl Connections {
 
     /// No member of anything, no user's connection. Returns the rooms besides the default ones.
     fn leave_all(&mut self, slot: u32) -> Vec<RoomId> {
-        if !matches!(self.slots[slot as usize].phase, Phase::Open) {
+        if !matches!(self.slots[slot as usize].phase, Phase::Open(_)) {
             return Vec::new();
         }
         self.open -= 1;
@@ -390,11 +407,20 @@ impl Connections {
     }
 
     fn link_user(&mut self, slot: u32) {
-        let Some(session) = &self.slots[slot as usize].session else { return };
-        let first = self.users.insert(session.user_id.clone(), slot);
-        self.slots[slot as usize].user_next = first.unwrap_or(NOBODY);
-        if let Some(first) = first {
-            self.slots[first as usize].user_prev = slot;
+        let Self { slots, users, users_hasher, .. } = self;
+        let user = user_of(slots, slot);
+        let same = |other: &u32| user_of(slots, *other) == user;
+        let hash = |other: &u32| users_hasher.hash_one(user_of(slots, *other));
+        let first = match users.entry(users_hasher.hash_one(user), same, hash) {
+            Entry::Occupied(mut first) => std::mem::replace(first.get_mut(), slot),
+            Entry::Vacant(place) => {
+                place.insert(slot);
+                NOBODY
+            }
+        };
+        slots[slot as usize].user_next = first;
+        if first != NOBODY {
+            slots[first as usize].user_prev = slot;
         }
     }
 
@@ -409,22 +435,18 @@ impl Connections {
             self.slots[prev as usize].user_next = next;
             return;
         }
-        let Some(session) = &self.slots[slot as usize].session else { return };
+        let hash = self.users_hasher.hash_one(user_of(&self.slots, slot));
+        let Ok(mut first) = self.users.find_entry(hash, |first| *first == slot) else { return };
         if next == NOBODY {
-            self.users.remove(&session.user_id);
-        } else if let Some(first) = self.users.get_mut(&session.user_id) {
-            *first = next;
+            first.remove();
+        } else {
+            *first.get_mut() = next;
         }
     }
 
-    fn around<'a>(
-        conn: ConnId,
-        limits: &'a Limits,
-        unsettled_bytes: &'a Arc<AtomicUsize>,
-        events: &'a mut VecDeque<Event>,
-        counters: &'a mut Counters,
-    ) -> Around<'a> {
-        Around { conn, limits, unsettled_bytes, events, counters }
+    fn first_of_user(&self, user: &str) -> Option<u32> {
+        let same = |slot: &u32| user_of(&self.slots, *slot) == user;
+        self.users.find(self.users_hasher.hash_one(user), same).copied()
     }
 
     fn find(&self, key: Key) -> Option<u32> {
@@ -445,6 +467,11 @@ impl Connections {
     }
 }
 
+/// Whose connection an open one is.
+fn user_of(slots: &[Connection], slot: u32) -> &str {
+    slots[slot as usize].session().map_or("", |session| &session.user_id)
+}
+
 /// Bytes of text that control may hold unsettled before a shard stops reading.
 pub const UNSETTLED_BYTES: usize = 64 << 20;
 /// Bytes of frames in feeds above which a shard takes no commands.
@@ -453,7 +480,7 @@ pub const FEED_BYTES: usize = 64 << 20;
 pub const SWEEPS_MAX: usize = 1_024;
 /// A slot number must leave room for the marks in lists of slots.
 const SLOTS_MAX: usize = u32::MAX as usize - 1;
-/// Width of a bucket of the timer wheel.
-const WHEEL_TICK_MS: u64 = 32;
+/// Width of a bucket of the timer wheel: pings of many idle connections share a wake.
+const WHEEL_TICK_MS: u64 = 128;
 /// Buckets: 65 s ahead, so that a default ping fits without a second look.
-const WHEEL_SLOTS: usize = 2_048;
+const WHEEL_SLOTS: usize = 512;

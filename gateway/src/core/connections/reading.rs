@@ -8,7 +8,7 @@ use super::{Action, Connections, Key, Urgency};
 use crate::core::counters::Ended;
 use crate::core::handshake::{Decision, decide};
 use crate::core::outbox::{Kind, Segment};
-use crate::core::session::{Closing, Phase, Stamp, Verdict};
+use crate::core::session::{Around, Closing, Phase, Stamp, Verdict};
 use crate::core::wire::Wire;
 
 impl Connections {
@@ -20,7 +20,9 @@ impl Connections {
         match self.slots[slot as usize].phase {
             Phase::Head(_) => self.read_head(slot, bytes),
             Phase::Free | Phase::Handing(_) => false,
-            Phase::Upgraded | Phase::Open | Phase::Echo | Phase::Closing(_) => self.read_frames(slot, bytes),
+            Phase::Upgraded | Phase::Open(_) | Phase::Echo | Phase::Closing(_) => {
+                self.read_frames(slot, bytes)
+            }
         }
     }
 
@@ -87,9 +89,10 @@ impl Connections {
     fn close_http(&mut self, slot: u32) {
         let conn = &mut self.slots[slot as usize];
         conn.since = Stamp::at(self.now_ms);
-        conn.progress = conn.since;
+        conn.alive = conn.since;
         conn.phase = Phase::Closing(Box::new(Closing {
             why: Ended::Http,
+            session: None,
             known: false,
             rooms: Vec::new(),
             peer_closed: false,
@@ -100,10 +103,10 @@ impl Connections {
 
     pub(super) fn read_frames(&mut self, slot: u32, bytes: &mut [u8]) -> bool {
         let conn_id = self.conn_id(slot);
-        let Self { slots, limits, unsettled_bytes, events, counters, .. } = self;
+        let Self { slots, limits, held, unsettled_bytes, events, counters, .. } = self;
         let conn = &mut slots[slot as usize];
-        conn.heard = Stamp::at(self.now_ms);
-        let mut around = Self::around(conn_id, limits, unsettled_bytes, events, counters);
+        conn.heard(self.now_ms);
+        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, events, counters };
         let mut reader = std::mem::take(&mut conn.reader);
         let mut verdict = None;
         let broken = reader.feed(bytes, conn.message_max(around.limits), &mut |incoming| {
@@ -127,8 +130,8 @@ impl Connections {
     /// Control settled texts: held ones follow, and its socket is read again.
     pub(super) fn settle(&mut self, slot: u32, count: u32) {
         let conn_id = self.conn_id(slot);
-        let Self { slots, limits, unsettled_bytes, events, counters, .. } = self;
-        let mut around = Self::around(conn_id, limits, unsettled_bytes, events, counters);
+        let Self { slots, limits, held, unsettled_bytes, events, counters, .. } = self;
+        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, events, counters };
         let verdict = slots[slot as usize].settle(count, &mut around);
         if let Some(verdict) = verdict {
             self.act(slot, verdict);
@@ -143,7 +146,7 @@ impl Connections {
         if conn.paused && !conn.must_pause(&self.limits) {
             conn.paused = false;
             // The silence was ours.
-            conn.heard = Stamp::at(self.now_ms);
+            conn.heard(self.now_ms);
             self.actions.push_back(Action::Resume(key));
         }
     }

@@ -36,6 +36,8 @@ struct Drain {
     began_ms: u64,
     within_ms: u64,
     cursor: usize,
+    /// Slots behind the cursor that wait for answers.
+    waiting: Vec<u32>,
 }
 
 impl Sweeps {
@@ -61,6 +63,11 @@ impl Drain {
             return slots;
         }
         (slots as u64 * elapsed / spread) as usize
+    }
+
+    /// Answers are not waited for any longer: a close still needs time to be read.
+    fn is_impatient(&self, now_ms: u64) -> bool {
+        now_ms - self.began_ms >= self.within_ms * ANSWERS_PERCENT / 100
     }
 }
 
@@ -94,7 +101,7 @@ impl Connections {
             return;
         }
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX / 100).min(u64::MAX / 100);
-        self.sweeps.drain = Some(Drain { began_ms: self.now_ms, within_ms, cursor: 0 });
+        self.sweeps.drain = Some(Drain { began_ms: self.now_ms, within_ms, cursor: 0, waiting: Vec::new() });
         self.actions.push_back(Action::StopAccept);
         self.feeds.push_notice(notice);
     }
@@ -123,11 +130,8 @@ impl Connections {
         let end = self.slots.len().min(self.sweeps.cursor + SWEEP_SLOTS);
         for slot in self.sweeps.cursor..end {
             let conn = &self.slots[slot];
-            let signed_out = matches!(conn.phase, Phase::Open)
-                && conn
-                    .session
-                    .as_ref()
-                    .is_some_and(|session| self.sweeps.signed_out.contains(&*session.sid));
+            let signed_out =
+                conn.session().is_some_and(|session| self.sweeps.signed_out.contains(&*session.sid));
             if signed_out {
                 let code = if conn.v1 { CloseCode::SignedOut } else { CloseCode::Unauthenticated };
                 self.close(slot as u32, code, "signed out", Urgency::Behind);
@@ -147,7 +151,7 @@ impl Connections {
             while broadcast.cursor < end && broadcast.due_ms() <= self.now_ms {
                 let slot = broadcast.cursor;
                 broadcast.cursor += 1;
-                if matches!(self.slots[slot].phase, Phase::Open) {
+                if matches!(self.slots[slot].phase, Phase::Open(_)) {
                     self.push_to(slot as u32, &broadcast.wire);
                     broadcast.sent += 1;
                 }
@@ -157,16 +161,26 @@ impl Connections {
         self.sweeps.broadcasts = broadcasts;
     }
 
+    /// Closes who is due. Whoever waits for answers gets them first, while there is time.
     fn sweep_drain(&mut self) {
         let Some(drain) = &mut self.sweeps.drain else { return };
         let over = self.now_ms >= drain.began_ms + drain.within_ms;
+        let impatient = drain.is_impatient(self.now_ms);
         let from = drain.cursor;
         let to = drain.target(self.now_ms, self.slots.len()).clamp(from, from + SWEEP_SLOTS);
         drain.cursor = to;
-        for slot in from as u32..to as u32 {
-            if !matches!(self.slots[slot as usize].phase, Phase::Handing(_)) {
-                self.close(slot, CloseCode::GoingAway, "draining", Urgency::Behind);
+        let mut waiting = std::mem::take(&mut drain.waiting);
+        waiting.extend(from as u32..to as u32);
+        waiting.retain(|slot| {
+            let conn = &self.slots[*slot as usize];
+            let answers = conn.is_upgraded() && conn.unsettled > 0 && !impatient;
+            if !answers && !matches!(conn.phase, Phase::Handing(_)) {
+                self.close(*slot, CloseCode::GoingAway, "draining", Urgency::Behind);
             }
+            answers
+        });
+        if let Some(drain) = &mut self.sweeps.drain {
+            drain.waiting = waiting;
         }
         if over && to == self.slots.len() {
             for slot in 0..self.slots.len() as u32 {
@@ -182,5 +196,7 @@ const SWEEP_SLOTS: usize = 1_024;
 const BROADCASTS_MAX: usize = 64;
 /// Closes of a drain are spread over this part of its time.
 const SPREAD_PERCENT: u64 = 60;
+/// Answers to requests under way are waited for during this part of it.
+const ANSWERS_PERCENT: u64 = 80;
 /// How often a drain goes on.
 const DRAIN_TICK_MS: u64 = 10;

@@ -99,7 +99,7 @@ impl Feeds {
 
     /// When a lagging connection has to be looked at again.
     pub fn wake_at(&self, slot: u32) -> Option<u64> {
-        self.seats.get(slot as usize)?.more.as_ref()?.lag.as_ref().map(|lag| lag.wake_at())
+        self.seats.get(slot as usize)?.lag().map(Lag::wake_at)
     }
 
     /// Does it lag in any room?
@@ -117,8 +117,8 @@ impl Feeds {
     fn at_head(&self, slot: u32, room_id: &RoomId) -> bool {
         match self.place(slot, room_id) {
             Some(place) => {
-                let Some(more) = &self.seats[slot as usize].more else { return true };
-                let Place { room, member } = more.places[place];
+                let Some(place) = self.seats[slot as usize].places().nth(place) else { return true };
+                let Place { room, member } = place;
                 let room = &self.rooms[room as usize];
                 room.members[member as usize].at == room.queue.head()
             }
@@ -127,7 +127,7 @@ impl Feeds {
     }
 
     fn lag_mut(&mut self, slot: u32) -> Option<&mut Lag> {
-        self.seats.get_mut(slot as usize)?.more.as_mut()?.lag.as_deref_mut()
+        self.seats.get_mut(slot as usize)?.lag_mut()
     }
 }
 

@@ -8,8 +8,8 @@
 //! ```text
 //!  Seat (per slot)                       Room (per public room)
 //!  ┌ at: serial in the everyone feed     ┌ queue: frames, who stands where
-//!  └ more ─▶ places ─▶ (room, member) ◀─▶└ members: (at, slot, place)
-//!            lag: what it has missed
+//!  ├ places ─▶ (room, member) ◀─────────▶└ members: (at, slot, place)
+//!  └ lag: what it has missed
 //! ```
 //! Both ends of a membership know where the other one is, so it ends in O(1).
 //!
@@ -29,6 +29,7 @@
 mod catch_up;
 mod lag;
 mod queue;
+mod seat;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use corecast_proto::ids::{Position, RoomId};
 
 use self::lag::Lag;
 use self::queue::{Queue, What};
+use self::seat::{ABSENT, Place, Seat};
 use super::command::{Joined, RoomFrame};
 use super::wire::Wire;
 
@@ -65,26 +67,7 @@ pub struct Feeds {
     lagging: usize,
 }
 
-/// One connection's memberships.
-struct Seat {
-    /// Serial in the everyone feed, [`ABSENT`] while not open.
-    at: u64,
-    more: Option<Box<More>>,
-}
-
-#[derive(Default)]
-struct More {
-    places: Vec<Place>,
-    lag: Option<Box<Lag>>,
-}
-
-/// A connection's end of a membership.
-struct Place {
-    room: u32,
-    member: u32,
-}
-
-/// A room's end of it.
+/// A room's end of a membership.
 struct Member {
     at: u64,
     slot: u32,
@@ -193,7 +176,7 @@ impl Feeds {
     /// The connection becomes a member of every default room, from here on.
     pub fn open(&mut self, slot: u32) {
         if self.seats.len() <= slot as usize {
-            self.seats.resize_with(slot as usize + 1, || Seat { at: ABSENT, more: None });
+            self.seats.resize_with(slot as usize + 1, Seat::absent);
         }
         debug_assert_eq!(self.seats[slot as usize].at, ABSENT);
         self.seats[slot as usize].at = self.everyone.enter();
@@ -207,13 +190,12 @@ impl Feeds {
             None => self.make_room(joined),
         };
         let seat = &mut self.seats[slot as usize];
-        let places = &mut seat.more.get_or_insert_default().places;
-        if places.iter().any(|place| place.room == room) {
+        if seat.places().any(|place| place.room == room) {
             return false;
         }
         let Room { queue, members, .. } = &mut self.rooms[room as usize];
-        members.push(Member { at: queue.enter(), slot, place: places.len() as u32 });
-        places.push(Place { room, member: members.len() as u32 - 1 });
+        members.push(Member { at: queue.enter(), slot, place: seat.place_count() as u32 });
+        seat.push_place(Place { room, member: members.len() as u32 - 1 });
         self.memberships += 1;
         true
     }
@@ -227,7 +209,7 @@ impl Feeds {
     pub fn leave(&mut self, slot: u32, room_id: &RoomId) -> bool {
         let Some(place) = self.place(slot, room_id) else { return false };
         let seat = &mut self.seats[slot as usize];
-        if let Some(lag) = seat.more.as_mut().and_then(|more| more.lag.as_mut()) {
+        if let Some(lag) = seat.lag_mut() {
             lag.end(room_id);
         }
         self.remove(slot, place);
@@ -249,8 +231,9 @@ impl Feeds {
         while let Some(place) = self.last_place(slot) {
             rooms.push(self.remove(slot, place));
         }
-        let more = self.seats[slot as usize].more.take();
-        self.lagging -= usize::from(more.is_some_and(|more| more.lag.is_some()));
+        let seat = &mut self.seats[slot as usize];
+        self.lagging -= usize::from(seat.take_lag().is_some());
+        seat.shrink();
         rooms
     }
 
@@ -311,11 +294,13 @@ impl Feeds {
     pub fn collect(&mut self, slot: u32, mut peer: Peer, out: &mut Out<'_>) -> bool {
         let Self { seats, everyone, rooms, bytes, .. } = self;
         let seat = &mut seats[slot as usize];
-        let mut lag = seat.more.as_mut().and_then(|more| more.lag.take());
+        let mut lag = seat.take_lag();
         let lagged = lag.is_some();
-        let mut void = false;
+        let (mut void, mut served) = (false, false);
+        let one_feed = peer.one_feed;
         let mut serve = |queue: &mut Queue, at: &mut u64, lag: &mut Option<Box<Lag>>| {
-            if *at < queue.head() {
+            if *at < queue.head() && !(one_feed && served) {
+                served = true;
                 let before = queue.bytes();
                 let taken = take::take(queue, *at, &mut peer, lag, out);
                 queue.advance(*at, taken.to);
@@ -325,15 +310,13 @@ impl Feeds {
             }
         };
         serve(everyone, &mut seat.at, &mut lag);
-        if let Some(more) = &mut seat.more {
-            for place in &more.places {
-                let room = &mut rooms[place.room as usize];
-                serve(&mut room.queue, &mut room.members[place.member as usize].at, &mut lag);
-            }
+        for place in seat.places() {
+            let room = &mut rooms[place.room as usize];
+            serve(&mut room.queue, &mut room.members[place.member as usize].at, &mut lag);
         }
-        if lag.is_some() {
+        if let Some(lag) = lag {
             self.lagging += usize::from(!lagged);
-            seat.more.get_or_insert_default().lag = lag;
+            seat.set_lag(lag);
         }
         !void
     }
@@ -341,9 +324,8 @@ impl Feeds {
     /// Is it below a head?
     pub fn lacks_something(&self, slot: u32) -> bool {
         let Some(seat) = self.seats.get(slot as usize) else { return false };
-        let places = seat.more.as_ref().map_or(&[][..], |more| &more.places);
         seat.at < self.everyone.head()
-            || places.iter().any(|place| {
+            || seat.places().any(|place| {
                 let room = &self.rooms[place.room as usize];
                 room.members[place.member as usize].at < room.queue.head()
             })
@@ -380,12 +362,11 @@ impl Feeds {
 
     fn place(&self, slot: u32, room_id: &RoomId) -> Option<usize> {
         let room = *self.rooms_by_id.get(room_id)?;
-        let more = self.seats.get(slot as usize)?.more.as_ref()?;
-        more.places.iter().position(|place| place.room == room)
+        self.seats.get(slot as usize)?.places().position(|place| place.room == room)
     }
 
     fn last_place(&self, slot: u32) -> Option<usize> {
-        self.seats[slot as usize].more.as_ref()?.places.len().checked_sub(1)
+        self.seats[slot as usize].place_count().checked_sub(1)
     }
 
     fn make_room(&mut self, joined: Joined) -> u32 {
@@ -415,9 +396,10 @@ impl Feeds {
 
     /// Ends the membership at `place`, and the room with its last member.
     fn remove(&mut self, slot: u32, place: usize) -> RoomId {
-        let more = self.seats[slot as usize].more.as_mut().expect("a place lies in it");
-        let Place { room: index, member } = more.places.swap_remove(place);
-        if let Some(moved) = more.places.get(place) {
+        let seat = &mut self.seats[slot as usize];
+        let gone = seat.swap_remove_place(place).expect("the caller found it there");
+        let Place { room: index, member } = gone;
+        if let Some(moved) = seat.place_mut(place) {
             self.rooms[moved.room as usize].members[moved.member as usize].place = place as u32;
         }
         let room = &mut self.rooms[index as usize];
@@ -429,8 +411,8 @@ impl Feeds {
         let id = room.id.clone();
         if let Some(moved) = room.members.get(member as usize) {
             let (slot, place) = (moved.slot as usize, moved.place as usize);
-            let more = self.seats[slot].more.as_mut().expect("a member has a place");
-            more.places[place].member = member;
+            let place = self.seats[slot].place_mut(place).expect("a member has a place");
+            place.member = member;
         }
         if room.members.is_empty() {
             room.members = Vec::new();
@@ -445,15 +427,11 @@ impl Feeds {
     /// Frees what a seat no longer needs.
     fn drop_empty(&mut self, slot: u32) {
         let seat = &mut self.seats[slot as usize];
-        if let Some(more) = &mut seat.more {
-            if more.lag.as_ref().is_some_and(|lag| lag.is_over()) {
-                more.lag = None;
-                self.lagging -= 1;
-            }
-            if more.lag.is_none() && more.places.is_empty() {
-                seat.more = None;
-            }
+        if seat.lag().is_some_and(Lag::is_over) {
+            seat.take_lag();
+            self.lagging -= 1;
         }
+        seat.shrink();
     }
 
     fn end_pass(&mut self) {
@@ -489,12 +467,9 @@ fn walk(
     None
 }
 
-/// A slot that is not open: above every head, so that no pass names it.
-const ABSENT: u64 = u64::MAX;
 /// The everyone feed among room indices.
 const EVERYONE: u32 = u32::MAX;
 /// Members one feed names before the next one's turn: a wide room does not delay a narrow one.
 const TURN_MEMBERS: u32 = 16;
 
-const _: () = assert!(size_of::<Seat>() == 16);
 const _: () = assert!(size_of::<Place>() + size_of::<Member>() <= 24);

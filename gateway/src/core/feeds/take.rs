@@ -31,6 +31,8 @@ pub struct Peer {
     pub soft: usize,
     /// Limit of one send otherwise.
     pub hard: usize,
+    /// It gets what one feed holds; the pass of the next one comes by for the rest.
+    pub one_feed: bool,
 }
 
 /// Where a connection stands after a take.

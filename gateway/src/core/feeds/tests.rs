@@ -11,7 +11,7 @@ struct World {
     out: Vec<Segment>,
 }
 
-const FREE: Peer = Peer { v1: true, blocked: false, push_bytes: 0, soft: 100, hard: 200 };
+const FREE: Peer = Peer { v1: true, blocked: false, push_bytes: 0, soft: 100, hard: 200, one_feed: false };
 
 impl World {
     fn new(open: u32) -> Self {

@@ -124,6 +124,15 @@ fn the_cookie_is_repeated_with_a_fresh_age() {
 }
 
 #[test]
+fn bytes_of_another_cookie_do_not_hide_the_session() {
+    let head = String::from_utf8(upgrade("/api/ws", &[("Cookie", &format!("city=OrlEans; sid={SID}"))]));
+    let mut head = head.expect("ASCII").into_bytes();
+    let place = head.windows(7).position(|bytes| bytes == b"OrlEans").expect("there") + 3;
+    head[place] = 0xE9;
+    assert_eq!(granted(&head).0.sid.as_deref(), Some(SID));
+}
+
+#[test]
 fn a_cookie_that_is_no_uuid_is_not_repeated() {
     for cookie in ["sid=", "sid=x\"y", &SID[..35], &format!("sid={SID}0"), &format!("xsid={SID}")] {
         let (request, response, _) = granted(&upgrade("/api/ws", &[("Cookie", cookie)]));
@@ -170,6 +179,17 @@ fn a_second_key_or_host_is_refused() {
         let text = String::from_utf8(upgrade("/", &[])).expect("ASCII");
         let twice = text.replace("\r\n\r\n", &format!("\r\n{name}\r\n\r\n"));
         assert_eq!(status(twice.as_bytes()), 400, "{name}");
+    }
+}
+
+#[test]
+fn a_second_origin_is_refused() {
+    for (first, second) in
+        [("http://evil.example", "http://localhost:8080"), ("http://localhost:8080", "http://evil.example")]
+    {
+        let text = String::from_utf8(upgrade("/", &[("Origin", first)])).expect("ASCII");
+        let twice = text.replace("\r\n\r\n", &format!("\r\nOrigin: {second}\r\n\r\n"));
+        assert_eq!(status(twice.as_bytes()), 403, "{first} {second}");
     }
 }
 

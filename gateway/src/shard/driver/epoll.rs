@@ -2,8 +2,10 @@
 //! never touched again until it closes. What is readable but was not read (a bounded turn,
 //! a paused connection) is remembered here, because the kernel will not say it twice.
 //!
-//! This is the only file with `unsafe`. Every block is one system call on descriptors and
-//! buffers that this file owns or borrows for the call.
+//! Sends go out one system call each, or, with a [`SendRing`], all of a batch in one.
+//!
+//! `unsafe` is here and in [`uring`](super::uring) only. Every block is one system call on
+//! descriptors and buffers that the file owns or borrows for the call.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +18,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use socket2::{SockAddr, SockRef};
 use tracing::warn;
 
-use super::{Driver, Flow, Handler, Job, Key, Outcome, Turned};
+use super::uring::{Broken, SendRing};
+use super::{Batch, Driver, Flow, Handler, Key, Outcome, Turned};
 use crate::shard::mailbox::Waker;
 
 /// The driver of real sockets.
@@ -31,6 +34,12 @@ pub struct Epoll {
     /// Events that [`Driver::block`] fetched for the next turn.
     fetched: usize,
     scratch: Box<[u8]>,
+    /// Sends of one part go through it.
+    ring: Option<SendRing>,
+    /// Batches of rings that broke.
+    ring_batches: u64,
+    /// The parts of one send, kept for its memory only: empty between sends.
+    parts: Vec<IoSlice<'static>>,
     /// Given up for a moment to accept and refuse a peer when no other descriptor is left.
     spare: Option<File>,
     accept_again_ms: Option<u64>,
@@ -75,6 +84,9 @@ impl Epoll {
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS].into_boxed_slice(),
             fetched: 0,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            ring: None,
+            ring_batches: 0,
+            parts: Vec::new(),
             spare: Some(File::open("/dev/null")?),
             accept_again_ms: None,
             send_bytes,
@@ -82,6 +94,33 @@ impl Epoll {
             logged_ms: None,
             now_ms: 0,
         })
+    }
+
+    /// Sends through `ring` from now on.
+    #[must_use]
+    pub fn with_ring(self, ring: SendRing) -> Self {
+        Self { ring: Some(ring), ..self }
+    }
+
+    /// All jobs that are one piece, in as few system calls as the ring takes. How many of
+    /// them went that way: all, unless the ring broke.
+    fn send_by_ring(&mut self, batch: &Batch, failures: &mut Vec<(usize, Outcome)>) -> usize {
+        let Some(mut ring) = self.ring.take() else { return 0 };
+        let jobs = (0..batch.len()).filter_map(|index| {
+            let (key, mut parts) = batch.job(index);
+            (parts.len() == 1).then(|| Some((index, self.fd(key)?, parts.next()?))).flatten()
+        });
+        match ring.send(jobs, failures) {
+            Ok(()) => {
+                self.ring = Some(ring);
+                usize::MAX
+            }
+            Err(Broken { error, done }) => {
+                warn!(%error, "the ring broke: sends are one system call each from now on");
+                self.ring_batches += ring.batches();
+                done
+            }
+        }
     }
 
     fn wait(&mut self, timeout_ms: i32) -> io::Result<usize> {
@@ -274,16 +313,31 @@ impl Driver for Epoll {
         Ok(Turned { busy: count > 0 || reads > 0, more: read && !self.readable.is_empty() })
     }
 
-    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Outcome)>) {
-        for (index, job) in jobs.iter().enumerate() {
-            let outcome = match self.fd(job.key) {
-                Some(fd) => send(fd, job.parts),
-                None => Outcome::Gone,
+    fn send_batch(&mut self, batch: &Batch, failures: &mut Vec<(usize, Outcome)>) {
+        let mut by_ring = self.send_by_ring(batch, failures);
+        let mut parts_of_all = std::mem::take(&mut self.parts);
+        for index in 0..batch.len() {
+            let (key, parts) = batch.job(index);
+            let Some(fd) = self.fd(key) else {
+                failures.push((index, Outcome::Gone));
+                continue;
             };
+            if parts.len() == 1 && by_ring > 0 {
+                by_ring -= 1;
+                continue;
+            }
+            let mut slices: Vec<IoSlice<'_>> = parts_of_all;
+            slices.extend(parts.map(IoSlice::new));
+            let outcome = send(fd, &slices);
             if outcome != Outcome::All {
                 failures.push((index, outcome));
             }
+            slices.clear();
+            // Empty, so nothing is mapped: this hands the memory on under another lifetime.
+            parts_of_all = slices.into_iter().map(|_| IoSlice::new(&[])).collect();
         }
+        self.parts = parts_of_all;
+        failures.sort_unstable_by_key(|(index, _)| *index);
     }
 
     fn pause(&mut self, key: Key) {
@@ -357,8 +411,12 @@ impl Driver for Epoll {
         self.exhausted
     }
 
+    fn ring_batches(&self) -> u64 {
+        self.ring_batches + self.ring.as_ref().map_or(0, SendRing::batches)
+    }
+
     fn name(&self) -> &'static str {
-        "epoll"
+        if self.ring.is_some() { "uring" } else { "epoll" }
     }
 }
 
@@ -366,22 +424,6 @@ impl Socket {
     fn vacant() -> Self {
         Self { fd: None, generation: 0, paused: false, readable: false, hung_up: false }
     }
-}
-
-/// Probes whether the kernel lets this process use io_uring.
-///
-/// # Errors
-/// What `io_uring_setup(2)` said: `ENOSYS`, `EPERM` or `EACCES` where it is refused.
-pub fn probe_uring() -> io::Result<()> {
-    // `struct io_uring_params` is 120 bytes; all zero asks for defaults.
-    let mut params = [0u64; 15];
-    // SAFETY: `params` is as large and as aligned as the kernel's structure and borrowed
-    // exclusively for the call; the new descriptor is owned by nobody else.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_io_uring_setup, 4u32, params.as_mut_ptr());
-        drop(OwnedFd::from_raw_fd(check(fd)? as RawFd));
-    }
-    Ok(())
 }
 
 fn watch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
@@ -409,7 +451,20 @@ fn accept(listener: RawFd) -> io::Result<(OwnedFd, Option<IpAddr>)> {
     Ok((fd, addr.as_socket().map(|addr| addr.ip().to_canonical())))
 }
 
+/// Sends all parts: in one system call, unless they are more than one takes.
 fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
+    let mut sent = 0;
+    for parts in parts.chunks(PARTS) {
+        match send_once(fd, parts) {
+            Outcome::All => sent += parts.iter().map(|part| part.len()).sum::<usize>(),
+            Outcome::Part(count) => return Outcome::Part(sent + count),
+            Outcome::Gone => return Outcome::Gone,
+        }
+    }
+    Outcome::All
+}
+
+fn send_once(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let whole: usize = parts.iter().map(|part| part.len()).sum();
     loop {
@@ -476,6 +531,8 @@ const READS: usize = 256;
 const ACCEPTS: usize = 64;
 /// Peers accepted before the listener closes: more than any backlog holds.
 const ACCEPTS_AT_END: usize = 1 << 16;
+/// Parts that sendmsg(2) takes (`UIO_MAXIOV`).
+const PARTS: usize = 1_024;
 /// Bytes read of one connection in a turn.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// Rest of the listener when there are no descriptors.

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
-use super::{Driver, Flow, Handler, Job, Key, Outcome, Turned};
+use super::{Batch, Driver, Flow, Handler, Key, Outcome, Turned};
 use crate::shard::mailbox::Waker;
 
 /// How a network misbehaves, in percent of the chances it gets.
@@ -205,11 +205,12 @@ impl Driver for Memory {
         Ok(Turned { busy, more: false })
     }
 
-    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Outcome)>) {
+    fn send_batch(&mut self, batch: &Batch, failures: &mut Vec<(usize, Outcome)>) {
         let mut seen = std::collections::HashSet::new();
-        for (index, job) in jobs.iter().enumerate() {
-            assert!(seen.insert(job.key), "two sends of one batch for {:?}", job.key);
-            let whole: Vec<u8> = job.parts.iter().flat_map(|part| part.iter().copied()).collect();
+        for index in 0..batch.len() {
+            let (key, parts) = batch.job(index);
+            assert!(seen.insert(key), "two sends of one batch for {key:?}");
+            let whole: Vec<u8> = parts.flatten().copied().collect();
             assert!(!whole.is_empty(), "a send without bytes");
             let mut take = whole.len();
             if self.chance(self.faults.full) {
@@ -217,7 +218,7 @@ impl Driver for Memory {
             } else if self.chance(self.faults.short) {
                 take = self.below(whole.len() as u64) as usize;
             }
-            let Some(peer) = self.peer(job.key) else {
+            let Some(peer) = self.peer(key) else {
                 failures.push((index, Outcome::Gone));
                 continue;
             };
@@ -287,6 +288,10 @@ impl Driver for Memory {
     }
 
     fn exhausted(&self) -> u64 {
+        0
+    }
+
+    fn ring_batches(&self) -> u64 {
         0
     }
 

@@ -3,7 +3,8 @@
 //!
 //! | driver | what |
 //! |---|---|
-//! | [`epoll`] | edge-triggered readiness, the only file with `unsafe` |
+//! | [`epoll`] | edge-triggered readiness; sends by system call, or through the ring |
+//! | [`uring`] | the ring: no driver of its own, a batch of sends in one system call |
 //! | [`memory`] | no kernel at all: short sends, full sockets and late closes on demand, for tests |
 //!
 //! Rules of the boundary:
@@ -17,14 +18,15 @@
 
 pub mod epoll;
 pub mod memory;
+pub mod uring;
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use super::mailbox::Waker;
 
-pub use crate::core::connections::{Key, Outcome};
+pub use crate::core::connections::{Batch, Key, Outcome};
 
 /// What a driver tells.
 pub trait Handler {
@@ -49,14 +51,6 @@ pub enum Flow {
     Pause,
 }
 
-/// Bytes for one connection. A batch has at most one job per key.
-pub struct Job<'a> {
-    /// Connection.
-    pub key: Key,
-    /// What to send, at least one byte in all.
-    pub parts: &'a [IoSlice<'a>],
-}
-
 /// What a turn of a driver found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turned {
@@ -75,10 +69,10 @@ pub trait Driver {
     /// The driver is broken as a whole; the process cannot go on.
     fn turn(&mut self, now_ms: u64, read: bool, handler: &mut impl Handler) -> io::Result<Turned>;
 
-    /// Sends all jobs without waiting, and calls [`Handler::writable`] when there is room
-    /// again for one that did not go out whole. What did not end with [`Outcome::All`] is appended to
-    /// `failures` with the job's index, in order.
-    fn send_batch(&mut self, jobs: &[Job<'_>], failures: &mut Vec<(usize, Outcome)>);
+    /// Sends all jobs of `batch` without waiting, each once, and calls [`Handler::writable`]
+    /// when there is room again for one that did not go out whole. What did not end with
+    /// [`Outcome::All`] is written to `failures`, which is empty, with the job's index, in order.
+    fn send_batch(&mut self, batch: &Batch, failures: &mut Vec<(usize, Outcome)>);
 
     /// Leaves a connection's bytes in the kernel.
     fn pause(&mut self, key: Key);
@@ -117,6 +111,9 @@ pub trait Driver {
 
     /// How often there was no file descriptor for a new peer.
     fn exhausted(&self) -> u64;
+
+    /// How many batches of sends went out in one system call each.
+    fn ring_batches(&self) -> u64;
 
     /// Name for logs and metrics.
     fn name(&self) -> &'static str;

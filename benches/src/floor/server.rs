@@ -1,0 +1,307 @@
+//! The floor's one loop.
+
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use anyhow::{Context, Result, bail};
+use tungstenite::handshake::derive_accept_key;
+
+use crate::control;
+use crate::sys::{self, Epoll, Interest, SendRing};
+use crate::wire::{self, Header};
+
+/// How a batch reaches the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mechanism {
+    /// send(2), one after the other.
+    Send,
+    /// SEND entries of an io_uring, a batch per system call.
+    Uring,
+}
+
+/// What the floor is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct FloorConfig {
+    /// How a batch reaches the connections.
+    pub mechanism: Mechanism,
+    /// Bytes of the payload of the frame that follows the 101, at least 64; 0: none.
+    pub hello_bytes: usize,
+}
+
+/// A bound floor.
+pub struct Floor {
+    http: TcpListener,
+    control: TcpListener,
+    epoll: Epoll,
+    peers: Vec<Option<Peer>>,
+    /// Descriptors of the upgraded peers, in the order of their coming.
+    members: Vec<RawFd>,
+    driver: Option<Driver>,
+    ring: Option<SendRing>,
+    hello: Vec<u8>,
+    scratch: Box<[u8]>,
+}
+
+struct Peer {
+    stream: TcpStream,
+    upgraded: bool,
+    /// The beginning of what is not whole yet.
+    carry: Vec<u8>,
+}
+
+/// Who sends the batches.
+struct Driver {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Floor {
+    /// Binds two free ports of loopback.
+    ///
+    /// # Errors
+    /// No port, or io_uring is refused.
+    pub fn bind(config: FloorConfig) -> Result<Self> {
+        let epoll = Epoll::new(EVENTS)?;
+        let http = listener(&epoll, HTTP)?;
+        let control = listener(&epoll, CONTROL)?;
+        let ring = match config.mechanism {
+            Mechanism::Send => None,
+            Mechanism::Uring => Some(SendRing::new(RING_BATCH).context("io_uring is refused")?),
+        };
+        let mut hello = Vec::new();
+        if config.hello_bytes > 0 {
+            wire::push_frame(&mut hello, 1, hello_payload(config.hello_bytes).as_bytes());
+        }
+        Ok(Self {
+            http,
+            control,
+            epoll,
+            peers: Vec::new(),
+            members: Vec::new(),
+            driver: None,
+            ring,
+            hello,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+        })
+    }
+
+    /// Where WebSockets and where batches come in.
+    ///
+    /// # Errors
+    /// Never for bound sockets.
+    pub fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.http.local_addr()?, self.control.local_addr()?))
+    }
+
+    /// Serves until the driver has closed its connection.
+    ///
+    /// # Errors
+    /// A socket is full: whoever reads is too slow for what is measured.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            let ready = self.epoll.wait(None)?;
+            for index in 0..ready {
+                match self.epoll.token(index) {
+                    HTTP => self.accept()?,
+                    CONTROL => self.take_driver()?,
+                    DRIVER => {
+                        if !self.fan_out()? {
+                            return Ok(());
+                        }
+                    }
+                    slot => self.serve(slot as usize)?,
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        for _ in 0..ACCEPTS {
+            match self.http.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    self.epoll.add(stream.as_fd(), Interest::Read, self.peers.len() as u64)?;
+                    self.peers.push(Some(Peer { stream, upgraded: false, carry: Vec::new() }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_driver(&mut self) -> Result<()> {
+        let (stream, _) = self.control.accept()?;
+        stream.set_nonblocking(true)?;
+        self.epoll.add(stream.as_fd(), Interest::Read, DRIVER)?;
+        self.driver = Some(Driver { stream, read: Vec::new() });
+        Ok(())
+    }
+
+    /// Reads what the driver sent; every whole batch goes to everybody. `false`: no more comes.
+    fn fan_out(&mut self) -> Result<bool> {
+        let Some(driver) = &mut self.driver else { return Ok(true) };
+        match driver.stream.read(&mut self.scratch) {
+            Ok(0) => return Ok(false),
+            Ok(count) => driver.read.extend_from_slice(&self.scratch[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        let mut read = std::mem::take(&mut driver.read);
+        let mut taken = 0;
+        while let Some(head) = read[taken..].first_chunk() {
+            let bytes = control::batch_bytes(*head);
+            let Some(batch) = read.get(taken + 4..taken + 4 + bytes) else { break };
+            self.send_batch(batch)?;
+            taken += 4 + bytes;
+        }
+        read.drain(..taken);
+        if let Some(driver) = &mut self.driver {
+            driver.read = read;
+        }
+        Ok(true)
+    }
+
+    fn send_batch(&mut self, batch: &[u8]) -> Result<()> {
+        let mut frames = Vec::with_capacity(batch.len() + 64);
+        control::payloads(batch).for_each(|payload| wire::push_frame(&mut frames, 1, payload));
+        if let Some(ring) = &mut self.ring {
+            let failed = ring.send_all(&self.members, &frames)?;
+            if failed > 0 {
+                bail!("{failed} sockets are full");
+            }
+            return Ok(());
+        }
+        for peer in self.peers.iter().flatten().filter(|peer| peer.upgraded) {
+            send_whole(&peer.stream, &frames)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, slot: usize) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let count = match peer.stream.read(&mut self.scratch) {
+            Ok(count) if count > 0 => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            _ => {
+                self.leave(slot);
+                return Ok(());
+            }
+        };
+        if peer.carry.is_empty() {
+            let taken = peer.take(&mut self.scratch[..count], &self.hello, &mut self.members)?;
+            peer.carry.extend_from_slice(&self.scratch[taken..count]);
+        } else {
+            let mut carry = std::mem::take(&mut peer.carry);
+            carry.extend_from_slice(&self.scratch[..count]);
+            let taken = peer.take(&mut carry, &self.hello, &mut self.members)?;
+            carry.drain(..taken);
+            peer.carry = carry;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, slot: usize) {
+        if let Some(peer) = self.peers[slot].take() {
+            let fd = peer.stream.as_raw_fd();
+            self.members.retain(|member| *member != fd);
+        }
+    }
+}
+
+impl Peer {
+    /// Upgrades or echoes what is whole; answers how many bytes that was.
+    fn take(&mut self, bytes: &mut [u8], hello: &[u8], members: &mut Vec<RawFd>) -> Result<usize> {
+        if !self.upgraded {
+            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
+            send_whole(&self.stream, answer_101(&bytes[..end])?.as_bytes())?;
+            if !hello.is_empty() {
+                // A send of its own: a real server knows the hello only later.
+                send_whole(&self.stream, hello)?;
+            }
+            self.upgraded = true;
+            members.push(self.stream.as_raw_fd());
+            return Ok(end + 4);
+        }
+        let mut taken = 0;
+        while let Some(header) = Header::parse(&bytes[taken..]) {
+            let start = taken + header.length;
+            let Some(payload) = bytes.get_mut(start..start + header.payload) else { break };
+            taken = start + header.payload;
+            if header.opcode > 2 {
+                continue;
+            }
+            let mask = header.mask.unwrap_or_default();
+            payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+            let mut frame = Vec::with_capacity(payload.len() + 10);
+            wire::push_frame(&mut frame, header.opcode, payload);
+            send_whole(&self.stream, &frame)?;
+        }
+        Ok(taken)
+    }
+}
+
+/// A hello without rooms, filled up to a length.
+pub(crate) fn hello_payload(bytes: usize) -> String {
+    let (head, tail) = (r#"{"type":"hello","payload":{"rooms":[],"filling":""#, r#""}}"#);
+    let filling = "x".repeat(bytes.saturating_sub(head.len() + tail.len()));
+    format!("{head}{filling}{tail}")
+}
+
+/// The 101 to a request head.
+fn answer_101(head: &[u8]) -> Result<String> {
+    let head = std::str::from_utf8(head)?;
+    let key = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
+    });
+    let accept = derive_accept_key(key.context("a request without a key")?.as_bytes());
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    ))
+}
+
+fn send_whole(stream: &TcpStream, bytes: &[u8]) -> Result<()> {
+    match sys::send(stream.as_fd(), bytes) {
+        Ok(count) if count == bytes.len() => Ok(()),
+        // A peer that left will be read as such.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
+        _ => bail!("a socket is full"),
+    }
+}
+
+fn listener(epoll: &Epoll, token: u64) -> Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = TcpListener::from(socket);
+    epoll.add(listener.as_fd(), Interest::Read, token)?;
+    Ok(listener)
+}
+
+/// Tokens that no slot has.
+const HTTP: u64 = u64::MAX;
+const CONTROL: u64 = u64::MAX - 1;
+const DRIVER: u64 = u64::MAX - 2;
+const EVENTS: usize = 256;
+const ACCEPTS: usize = 64;
+const BACKLOG: i32 = 8_192;
+const SCRATCH_BYTES: usize = 64 << 10;
+/// Sends of one system call: more than this gains nothing and keeps others waiting.
+const RING_BATCH: usize = 128;
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_has_the_asked_length() {
+        assert_eq!(hello_payload(300).len(), 300);
+        assert!(hello_payload(300).starts_with(r#"{"type":"hello""#));
+    }
+}

@@ -1,0 +1,245 @@
+//! Rounds to one table: medians with their spread, ratios within a round, everything that
+//! went wrong. Only ratios within one run of the program mean something on a shared machine.
+
+use std::fmt::Write;
+
+use crate::load::{Latency, Tally};
+use crate::measure::Run;
+use crate::subject::Kind;
+
+/// The figure a scenario asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// CPU µs of the connection threads per operation: less is better.
+    Cpu,
+    /// Operations a second: more is better.
+    Rate,
+    /// Bytes of anonymous memory per connection: less is better.
+    Memory,
+}
+
+/// All runs of a scenario with one size.
+pub struct Series {
+    /// Heading: scenario and size.
+    pub title: String,
+    /// The question, and what the operations are.
+    pub question: String,
+    /// What is compared.
+    pub figure: Figure,
+    /// What ratios are taken to.
+    pub reference: Kind,
+    /// Rounds; each has a run of every subject that could run.
+    pub rounds: Vec<Vec<Run>>,
+}
+
+/// Median and range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Middle value, the mean of the two middle ones.
+    pub median: f64,
+    /// Least.
+    pub min: f64,
+    /// Greatest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of these values; `None` without any.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Self { median, min, max })
+    }
+}
+
+impl Figure {
+    fn of(self, run: &Run) -> f64 {
+        match self {
+            Self::Cpu => run.shard_us(),
+            Self::Rate => run.per_second(),
+            Self::Memory => run.bytes_per_connection.unwrap_or_default(),
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU µs",
+            Self::Rate => "per second",
+            Self::Memory => "bytes each",
+        }
+    }
+}
+
+impl Series {
+    /// Subjects in the order of the first round.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<Kind> = self.rounds.iter().flatten().map(|run| run.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Runs of one subject that count.
+    pub fn accepted(&self, kind: Kind) -> impl Iterator<Item = &Run> {
+        self.all(kind).filter(|run| run.rejected.is_none())
+    }
+
+    /// The figure of `kind` over the reference's, round by round, where both count.
+    pub fn ratio(&self, kind: Kind) -> Option<Spread> {
+        let pairs = self.rounds.iter().filter_map(|round| {
+            let counts = |wanted| round.iter().find(|run| run.kind == wanted && run.rejected.is_none());
+            Some(self.figure.of(counts(kind)?) / self.figure.of(counts(self.reference)?))
+        });
+        Spread::of(pairs)
+    }
+
+    /// The table in Markdown.
+    pub fn render(&self) -> String {
+        let mut out = format!("### {}\n\n{}\n\n", self.title, self.question);
+        let columns = [
+            "subject",
+            "runs",
+            self.figure.heading(),
+            "range",
+            "ratio",
+            "range",
+            "process CPU µs",
+            "per second",
+            "frames/write",
+            "p50 ms",
+            "p99",
+            "p99.9",
+            "max",
+            "lost",
+            "dup",
+            "reord",
+            "server %",
+            "client %",
+        ];
+        writeln!(out, "| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len())).expect(INTO_STRING);
+        for kind in self.kinds() {
+            writeln!(out, "| {} |", self.row(kind).join(" | ")).expect(INTO_STRING);
+        }
+        for (round, run) in self.rounds.iter().enumerate().flat_map(|(round, runs)| {
+            runs.iter().filter(|run| run.rejected.is_some()).map(move |run| (round, run))
+        }) {
+            let why = run.rejected.as_deref().unwrap_or_default();
+            writeln!(out, "\nrejected: round {}, {}: {why}", round + 1, run.kind.name()).expect(INTO_STRING);
+        }
+        out
+    }
+
+    fn row(&self, kind: Kind) -> Vec<String> {
+        let all: Vec<&Run> = self.all(kind).collect();
+        let accepted: Vec<&Run> = self.accepted(kind).collect();
+        let spread = |value: &dyn Fn(&Run) -> f64| Spread::of(accepted.iter().map(|run| value(run)));
+        let median = |value: &dyn Fn(&Run) -> f64| short(spread(value).map(|spread| spread.median));
+        let figure = spread(&|run| self.figure.of(run));
+        let ratio = if kind == self.reference { None } else { self.ratio(kind) };
+        let frames = Spread::of(accepted.iter().filter_map(|run| run.frames_per_write));
+        let mut latency = Latency::new();
+        accepted.iter().for_each(|run| latency.add(&run.found.latency));
+        // Nothing may hide in a rejected run.
+        let mut tally = Tally::default();
+        all.iter().for_each(|run| tally.add(run.found.tally));
+        let quantile = |share: f64| match latency.count() {
+            0 => "–".to_owned(),
+            _ => short(Some(latency.quantile_ms(share))),
+        };
+        vec![
+            kind.name().to_owned(),
+            format!("{}/{}", accepted.len(), all.len()),
+            short(figure.map(|figure| figure.median)),
+            range(figure),
+            ratio.map_or("–".to_owned(), |ratio| format!("{:.2}", ratio.median)),
+            ratio.map_or("–".to_owned(), |ratio| format!("{:.2}–{:.2}", ratio.min, ratio.max)),
+            median(&Run::process_us),
+            median(&Run::per_second),
+            short(frames.map(|frames| frames.median)),
+            quantile(0.5),
+            quantile(0.99),
+            quantile(0.999),
+            if latency.count() == 0 { "–".to_owned() } else { short(Some(latency.max_ms())) },
+            tally.lost.to_string(),
+            tally.duplicated.to_string(),
+            tally.reordered.to_string(),
+            median(&|run| run.cost.share(run.cost.process_ns) * 100.0),
+            median(&|run| run.cost.share(run.cost.client_ns) * 100.0),
+        ]
+    }
+
+    fn all(&self, kind: Kind) -> impl Iterator<Item = &Run> {
+        self.rounds.iter().flatten().filter(move |run| run.kind == kind)
+    }
+}
+
+/// Three digits that matter.
+fn short(value: Option<f64>) -> String {
+    match value {
+        None => "–".to_owned(),
+        Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
+        Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.2}"),
+    }
+}
+
+fn range(spread: Option<Spread>) -> String {
+    spread.map_or("–".to_owned(), |spread| format!("{}–{}", short(Some(spread.min)), short(Some(spread.max))))
+}
+
+const INTO_STRING: &str = "a String takes every byte";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::fleet::Found;
+    use crate::measure::Cost;
+
+    fn run(kind: Kind, shard_ns: u64, rejected: bool) -> Run {
+        Run {
+            kind,
+            operations: 1,
+            cost: Cost { shard_ns, wall_ns: 1, ..Cost::default() },
+            found: Found { tally: Tally { lost: 1, ..Tally::default() }, ..Found::default() },
+            bytes_per_connection: None,
+            frames_per_write: None,
+            rejected: rejected.then(|| "too slow".to_owned()),
+        }
+    }
+
+    fn series(rounds: Vec<Vec<Run>>) -> Series {
+        let (title, question) = ("t".into(), "q".into());
+        Series { title, question, figure: Figure::Cpu, reference: Kind::FloorSend, rounds }
+    }
+
+    #[test]
+    fn a_ratio_is_taken_within_a_round_and_only_of_runs_that_count() {
+        let (floor, gateway) = (Kind::FloorSend, Kind::Gateway);
+        let series = series(vec![
+            vec![run(floor, 1_000, false), run(gateway, 2_000, false)],
+            vec![run(floor, 10_000, false), run(gateway, 30_000, false)],
+            vec![run(floor, 1_000, true), run(gateway, 9_000, false)],
+        ]);
+        assert_eq!(series.ratio(gateway), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
+        let table = series.render();
+        assert!(table.contains("| floor: send(2) | 2/3 |"), "{table}");
+        assert!(table.contains("rejected: round 3, floor: send(2): too slow"), "{table}");
+    }
+
+    #[test]
+    fn losses_of_rejected_runs_are_told() {
+        let series = series(vec![vec![run(Kind::Gateway, 1, true)]]);
+        assert!(series.render().contains("| 1 | 0 | 0 |"), "{}", series.render());
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_is_between() {
+        assert_eq!(Spread::of([4.0, 1.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of([9.0, 1.0, 4.0]).unwrap().median, 4.0);
+        assert_eq!(Spread::of([]), None);
+    }
+}
