@@ -70,7 +70,8 @@ pub fn wait_for_200(addr: SocketAddr, path: &str) -> Result<()> {
 pub fn sum_of(metrics: &str, name: &str) -> f64 {
     let lines = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
-        (rest.starts_with('{') || rest.starts_with(' ')).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        (rest.starts_with('{') || rest.starts_with(' '))
+            .then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
     });
     lines.sum()
 }

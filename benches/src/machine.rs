@@ -20,8 +20,10 @@ pub(crate) fn describe(setup: &Setup, words: &[String]) -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let sysctl = |name: &str| first_line(read_to_string(format!("/proc/sys/{name}")));
-    let dirty = if git(&["status", "--porcelain", "--untracked-files=no"]) == "unknown" { "" } else { ", changed" };
-    let nofile = getrlimit(Resource::Nofile).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    let dirty =
+        if git(&["status", "--porcelain", "--untracked-files=no"]) == "unknown" { "" } else { ", changed" };
+    let nofile =
+        getrlimit(Resource::Nofile).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
     let config = if setup.sets.is_empty() { "default".to_owned() } else { setup.sets.join(", ") };
     format!(
         "# corecast-bench {words}\n\n\

@@ -14,7 +14,7 @@ use anyhow::Result;
 use crate::clock::now_ns;
 use crate::http;
 use crate::load::fleet::Found;
-use crate::procfs::Cpu;
+use crate::procfs::{self, Cpu};
 use crate::subject::{Kind, Server};
 
 /// What one run brought.
@@ -47,6 +47,8 @@ pub struct Cost {
     pub process_ns: u64,
     /// CPU of the client.
     pub client_ns: u64,
+    /// CPU that neither of the two used, on their cores: other programs, the kernel itself.
+    pub others_ns: u64,
     /// Room frames given to the kernel, by the server's own counter.
     pub deliveries: f64,
     /// Sends, by the server's own counter.
@@ -58,6 +60,7 @@ pub struct Meter {
     server: Cpu,
     client: Cpu,
     counters: [f64; 2],
+    busy_ns: u64,
     start_ns: u64,
 }
 
@@ -83,6 +86,7 @@ impl Meter {
             server: Cpu::of(server.pid)?,
             client: Cpu::of(std::process::id())?,
             counters,
+            busy_ns: procfs::busy_ns(&server.cores)?,
             start_ns: now_ns(),
         })
     }
@@ -98,17 +102,21 @@ impl Meter {
     /// The server is gone.
     pub fn stop(self, server: &Server) -> Result<Cost> {
         let wall_ns = now_ns() - self.start_ns;
+        let busy_ns = procfs::busy_ns(&server.cores)?.saturating_sub(self.busy_ns);
         // The kernel adds the last slice of a thread when it leaves its core.
         std::thread::sleep(SETTLE);
         let (after, client) = (Cpu::of(server.pid)?, Cpu::of(std::process::id())?);
         let [deliveries, writes] = counters(server)?;
         // In one process the two are told apart by the names of the threads.
         let own = if server.pid == std::process::id() { "load-" } else { "" };
+        let process_ns = after.since(&self.server, "");
+        let client_ns = client.since(&self.client, own);
         Ok(Cost {
             wall_ns,
             shard_ns: after.since(&self.server, server.shard_prefix),
-            process_ns: after.since(&self.server, ""),
-            client_ns: client.since(&self.client, own),
+            process_ns,
+            client_ns,
+            others_ns: busy_ns.saturating_sub(process_ns + client_ns),
             deliveries: deliveries - self.counters[0],
             writes: writes - self.counters[1],
         })
@@ -126,13 +134,21 @@ impl Cost {
         (self.writes > 0.0).then(|| self.deliveries / self.writes)
     }
 
-    /// Why the run does not count, if the client is the reason.
+    /// Why the run does not count, if the client or somebody else is the reason.
     pub fn reject(self, rule: Rule) -> Option<String> {
+        let others = self.share(self.others_ns);
+        if others > OTHERS {
+            return Some(format!("other programs used {:.0} % of a core", others * 1e2));
+        }
         let (client, server) = (self.share(self.client_ns), self.share(self.process_ns));
         let full = client > FULL;
         let busier = rule == Rule::Busier && client > server;
         (full || busier).then(|| {
-            format!("client was the bottleneck: {:.0} % of its core, server {:.0} %", client * 1e2, server * 1e2)
+            format!(
+                "client was the bottleneck: {:.0} % of its core, server {:.0} %",
+                client * 1e2,
+                server * 1e2
+            )
         })
     }
 }
@@ -163,6 +179,8 @@ fn counters(server: &Server) -> Result<[f64; 2]> {
 
 /// Time after which a thread that has nothing to do has left its core.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Others may use this much of a core: ticks are coarse, and the kernel works for itself, too.
+const OTHERS: f64 = 0.2;
 /// A client that uses more of its core than this cannot keep a schedule.
 const FULL: f64 = 0.9;
 
@@ -181,6 +199,12 @@ mod tests {
         assert_eq!(cost(50, 51).reject(Rule::Full), None);
         assert_eq!(cost(95, 90).reject(Rule::Full), None);
         assert!(cost(95, 91).reject(Rule::Full).is_some());
+    }
+
+    #[test]
+    fn a_run_beside_other_programs_does_not_count() {
+        assert_eq!(Cost { others_ns: 20, ..cost(50, 30) }.reject(Rule::Busier), None);
+        assert!(Cost { others_ns: 21, ..cost(50, 30) }.reject(Rule::Full).is_some());
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Cpu {
     pub fn since(&self, earlier: &Self, prefix: &str) -> u64 {
         let threads = self.threads.iter().filter(|(_, (name, _))| name.starts_with(prefix));
         threads
-            .map(|(tid, (_, ns))| ns.saturating_sub(earlier.threads.get(tid).map_or(0, |(_, before)| *before)))
+            .map(|(tid, (_, ns))| {
+                ns.saturating_sub(earlier.threads.get(tid).map_or(0, |(_, before)| *before))
+            })
             .sum()
     }
 
@@ -49,6 +51,31 @@ impl Cpu {
     pub fn has(&self, prefix: &str) -> bool {
         self.threads.values().any(|(name, _)| name.starts_with(prefix))
     }
+}
+
+/// Nanoseconds that some cores were busy, with whatever it was, since the machine started; in
+/// steps of ten milliseconds.
+///
+/// # Errors
+/// There is no such core.
+pub fn busy_ns(cores: &[usize]) -> Result<u64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let mut ticks = 0;
+    for core in cores {
+        let name = format!("cpu{core} ");
+        let line = stat.lines().find_map(|line| line.strip_prefix(&name));
+        let fields = line.with_context(|| format!("no core {core}"))?.split_whitespace();
+        let numbers: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
+        // user nice system IDLE IOWAIT irq softirq steal; guests are in user already.
+        ticks += numbers
+            .iter()
+            .take(8)
+            .enumerate()
+            .filter(|(at, _)| !(3..5).contains(at))
+            .map(|(_, n)| n)
+            .sum::<u64>();
+    }
+    Ok(ticks * 1_000_000_000 / TICKS_PER_SECOND)
 }
 
 /// Bytes of anonymous memory that are resident: heap and stacks, without files.
@@ -69,6 +96,9 @@ pub fn first_line(text: std::io::Result<String>) -> String {
     let line = text.ok().and_then(|text| text.lines().next().map(str::to_owned));
     line.unwrap_or_else(|| "unknown".to_owned())
 }
+
+/// `USER_HZ`, the same on every Linux that runs this.
+const TICKS_PER_SECOND: u64 = 100;
 
 #[cfg(test)]
 mod tests {

@@ -119,6 +119,7 @@ impl Series {
             "reord",
             "server %",
             "client %",
+            "others %",
         ];
         writeln!(out, "| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len())).expect(INTO_STRING);
         for kind in self.kinds() {
@@ -169,6 +170,7 @@ impl Series {
             tally.reordered.to_string(),
             median(&|run| run.cost.share(run.cost.process_ns) * 100.0),
             median(&|run| run.cost.share(run.cost.client_ns) * 100.0),
+            median(&|run| run.cost.share(run.cost.others_ns) * 100.0),
         ]
     }
 
@@ -188,7 +190,8 @@ fn short(value: Option<f64>) -> String {
 }
 
 fn range(spread: Option<Spread>) -> String {
-    spread.map_or("–".to_owned(), |spread| format!("{}–{}", short(Some(spread.min)), short(Some(spread.max))))
+    spread
+        .map_or("–".to_owned(), |spread| format!("{}–{}", short(Some(spread.min)), short(Some(spread.max))))
 }
 
 const INTO_STRING: &str = "a String takes every byte";

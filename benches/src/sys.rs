@@ -76,7 +76,6 @@ impl Epoll {
     pub fn token(&self, index: usize) -> u64 {
         self.events[index].u64
     }
-
 }
 
 /// A timer that becomes readable every `period`. Each reading takes eight bytes: how often

@@ -78,6 +78,21 @@ async fn fields_outside_their_limits_are_named() {
 }
 
 #[tokio::test]
+async fn each_key_of_a_refused_frame_gets_its_error() {
+    let (_data, _corecast, mut browser) = one_browser().await;
+    let messages = json!([
+        {"content": "fits", "clientMessageId": "a"},
+        {"content": "x".repeat(4097), "clientMessageId": "b"},
+    ]);
+    browser.send("clientMessages", json!({"roomId": GENERAL, "messages": messages})).await;
+    for key in ["a", "b"] {
+        let error = browser.frame("error").await;
+        assert_eq!((&error["code"], &error["clientMessageId"]), (&json!("BAD_INPUT"), &json!(key)));
+    }
+    lives(&mut browser).await;
+}
+
+#[tokio::test]
 async fn a_frame_is_stored_all_or_none() {
     let (_data, _corecast, mut browser) = one_browser().await;
     let messages = json!([{"content": "good"}, {"content": "x".repeat(4097)}, {"content": "good too"}]);

@@ -294,7 +294,6 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// Sends of one system call: more than this gains nothing and keeps others waiting.
 const RING_BATCH: usize = 128;
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

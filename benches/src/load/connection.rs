@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::order::Line;
-use crate::wire::{self, Header, Marker};
+use crate::wire::{self, Header, Marker, RecentMarkers};
 
 /// How to become a member.
 #[derive(Clone, Debug)]
@@ -58,10 +58,24 @@ pub struct Connection {
 /// What a reading brought.
 #[derive(Default)]
 pub struct Seen {
-    /// Markers in the order they came, each with its number in the line.
-    pub markers: Vec<(u64, Option<Marker>)>,
+    /// Messages that count.
+    pub received: u64,
+    /// Moments they were intended for, each with how many had it in a row.
+    pub intended: Vec<(u64, u64)>,
     /// The connection became open.
     pub opened: bool,
+    recent: RecentMarkers,
+}
+
+impl Seen {
+    fn message(&mut self, marker: Option<Marker>) {
+        self.received += 1;
+        let Some(Marker { intended_ns, .. }) = marker else { return };
+        match self.intended.last_mut() {
+            Some((last, count)) if *last == intended_ns => *count += 1,
+            _ => self.intended.push((intended_ns, 1)),
+        }
+    }
 }
 
 impl Connection {
@@ -149,8 +163,8 @@ impl Connection {
                 Err(error) => return Err(error),
             };
             self.take(knock, &scratch[..count], seen)?;
-            // What comes after a reading that was not full is an event of its own, and so is
-            // the end of the connection.
+            // What comes after a reading that was not full is an event of its own. An end that
+            // came together with these bytes shows as loss.
             if count < scratch.len() {
                 return Ok(());
             }
@@ -223,10 +237,10 @@ impl Connection {
             10 => return Ok(()),
             other => return Err(io::Error::other(format!("a frame with opcode {other}"))),
         }
-        if let Some(marker) = Marker::parse(payload) {
+        if let Some(marker) = seen.recent.parse(payload) {
             if knock.room.is_none() {
                 self.line.take(marker.counter);
-                seen.markers.push((marker.counter, Some(marker)));
+                seen.message(Some(marker));
             }
         } else if self.phase == Phase::Greeting && payload.starts_with(br#"{"type":"hello""#) {
             self.phase = Phase::Open;
@@ -239,7 +253,7 @@ impl Connection {
         } else if let Some(room) = &knock.room {
             for (number, marker) in wire::numbered(payload, room) {
                 self.line.take(number);
-                seen.markers.push((number, marker));
+                seen.message(marker);
             }
         }
         Ok(())

@@ -152,8 +152,7 @@ impl Worker {
             Command::Open { knock, first, count, start_ns, interval_ns } => {
                 self.knock = Some(knock);
                 let end = first + count;
-                self.opening =
-                    Some(Opening { next: first, end, first, start_ns, interval_ns, under_way: 0 });
+                self.opening = Some(Opening { next: first, end, first, start_ns, interval_ns, under_way: 0 });
                 if interval_ns > 0 {
                     self.start_timer()?;
                 }
@@ -162,7 +161,11 @@ impl Worker {
                 self.latency.reset();
                 for peer in self.connections.iter_mut().flatten() {
                     let numbered = self.knock.as_ref().is_some_and(|knock| knock.room.is_some());
-                    peer.connection.line.begin(if numbered { peer.connection.greeted_at + last } else { last });
+                    peer.connection.line.begin(if numbered {
+                        peer.connection.greeted_at + last
+                    } else {
+                        last
+                    });
                     peer.sent = last;
                 }
             }
@@ -300,15 +303,13 @@ impl Worker {
             connection.read(knock, &mut self.scratch, &mut self.seen)
         };
         let now = now_ns();
-        for (_, marker) in self.seen.markers.drain(..) {
-            *received += 1;
-            if let Some(marker) = marker {
-                self.latency.record(now.saturating_sub(marker.intended_ns));
-            }
+        *received += std::mem::take(&mut self.seen.received);
+        for (intended_ns, count) in self.seen.intended.drain(..) {
+            self.latency.record(now.saturating_sub(intended_ns), count);
         }
         if std::mem::take(&mut self.seen.opened) {
             *opened += 1;
-            self.time_to_open.record(now.saturating_sub(connection.intended_ns));
+            self.time_to_open.record(now.saturating_sub(connection.intended_ns), 1);
             self.hello_bytes = self.hello_bytes.max(connection.hello_bytes);
             if let Some(opening) = &mut self.opening {
                 opening.under_way -= 1;

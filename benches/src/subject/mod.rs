@@ -72,6 +72,8 @@ pub struct Server {
     pub pid: u32,
     /// Names of the threads that own connections begin with this; empty: all of them.
     pub shard_prefix: &'static str,
+    /// Cores that server and client use.
+    pub cores: Vec<usize>,
     /// How to become a member.
     pub knock: Knock,
     /// Where its numbers are.
@@ -123,14 +125,25 @@ impl Setup {
         };
         let entry = Entry::control(process.addr("bench", "control")?)?;
         let pid = process.pid();
-        Ok(Server { kind, pid, shard_prefix: "", knock, metrics: None, entry, _process: Some(process) })
+        let cores = self.cores();
+        Ok(Server {
+            kind,
+            pid,
+            shard_prefix: "",
+            cores,
+            knock,
+            metrics: None,
+            entry,
+            _process: Some(process),
+        })
     }
 
     fn gateway(&self) -> Result<Server> {
         let data = tempfile::tempdir()?;
         let mut command = std::process::Command::new(&self.corecast);
         command.arg("up").arg("--data").arg(data.path());
-        let faces = ["gateway.http", "gateway.grpc", "gateway.metrics", "logic.http", "logic.grpc", "job.http"];
+        let faces =
+            ["gateway.http", "gateway.grpc", "gateway.metrics", "logic.http", "logic.grpc", "job.http"];
         let mut sets: Vec<String> = faces.iter().map(|face| format!("{face}_addr=127.0.0.1:0")).collect();
         sets.push(format!("gateway.cores=[{}]", self.server_core));
         sets.push(format!("debug.echo={}", self.echo));
@@ -140,8 +153,9 @@ impl Setup {
             command.args(["--set", set]);
         }
         let wanted = faces.map(|face| face.split_once('.').expect("a tier and a kind"));
-        let mut process = Process::start(command, &wanted, self)
-            .with_context(|| format!("{} does not start: build it with cargo build --release", self.corecast.display()))?;
+        let mut process = Process::start(command, &wanted, self).with_context(|| {
+            format!("{} does not start: build it with cargo build --release", self.corecast.display())
+        })?;
         process.keep(data);
         let at = Addresses {
             http: process.addr("gateway", "http")?,
@@ -149,7 +163,13 @@ impl Setup {
             metrics: process.addr("gateway", "metrics")?,
             logic: process.addr("logic", "http")?,
         };
-        Server::of_corecast(process.pid(), at, self.way, self.echo, Some(process))
+        let mut server = Server::of_corecast(process.pid(), at, self.way, self.echo, Some(process))?;
+        server.cores = self.cores();
+        Ok(server)
+    }
+
+    fn cores(&self) -> Vec<usize> {
+        vec![self.server_core, self.client_core]
     }
 }
 
@@ -200,7 +220,9 @@ impl Server {
             room: (way == Way::Logic).then(|| ROOM.to_owned()),
         };
         let (kind, metrics) = (Kind::Gateway, Some(at.metrics));
-        Ok(Self { kind, pid, shard_prefix: "shard-", knock, metrics, entry, _process: process })
+        // Nobody else is looked for where no cores are given.
+        let cores = Vec::new();
+        Ok(Self { kind, pid, shard_prefix: "shard-", cores, knock, metrics, entry, _process: process })
     }
 }
 

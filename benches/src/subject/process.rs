@@ -26,8 +26,7 @@ impl Process {
     /// # Errors
     /// It ended, or did not say so within [`START_TIME`].
     pub fn start(mut command: Command, faces: &[(&str, &str)], setup: &Setup) -> Result<Self> {
-        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CORECAST"))
-        {
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CORECAST")) {
             // Settings of the shell are no part of what is measured.
             command.env_remove(key);
         }

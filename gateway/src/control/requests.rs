@@ -73,18 +73,15 @@ impl Worker {
                 let settled = u32::try_from(posts.len()).expect("unsettled texts are bounded");
                 (self.forward(posts).await, settled)
             }
-            Group::One(frame) => (self.answer_one(frame).await.into_iter().collect(), 1),
+            Group::One(Ok(frame)) => (self.answer_one(frame).await.into_iter().collect(), 1),
+            Group::One(Err(error)) => (self.refuse_frame(&error).await, 1),
         };
         let reply = Command::Reply { conn: self.conn, frames, settled };
         self.shared.cores.queue(self.conn.shard, reply).await;
     }
 
     /// The frame to answer with, where it is not the hub that answers.
-    async fn answer_one(&self, frame: Result<ClientFrame, FrameError>) -> Option<Wire> {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => return Some(self.refuse_frame(&error).await),
-        };
+    async fn answer_one(&self, frame: ClientFrame) -> Option<Wire> {
         let kind = frame.kind();
         let room_id = frame.room_id().map(str::to_owned);
         match self.serve(frame).await {
@@ -197,9 +194,14 @@ impl Worker {
         }
     }
 
-    async fn refuse_frame(&self, error: &FrameError) -> Wire {
+    /// One error frame for each message that carries a key, one without where none does.
+    async fn refuse_frame(&self, error: &FrameError) -> Vec<Wire> {
         let refused = Refused::new(error.code, error.message.clone());
-        self.refuse(&refused, &error.request_type, error.room_id.as_deref(), None).await
+        let (kind, room_id) = (error.request_type.as_str(), error.room_id.as_deref());
+        let mut keys = error.client_message_ids.iter().map(String::as_str);
+        let mut answers = vec![self.refuse(&refused, kind, room_id, keys.next()).await];
+        answers.extend(keys.map(|key| refused.wire(kind, room_id, Some(key))));
+        answers
     }
 
     /// The error frame; a connection that has caused too many of them is closed.

@@ -27,8 +27,11 @@ impl Listeners {
         let cpus = cpus(&config.cores)?;
         let mut addr = config.http_addr;
         let mut sockets = Vec::with_capacity(cpus.len());
+        let listen = |source| Error::Listen { addr: config.http_addr, source };
+        if addr.port() != 0 {
+            refuse_company(addr).map_err(listen)?;
+        }
         for cpu in cpus {
-            let listen = |source| Error::Listen { addr: config.http_addr, source };
             let socket = open(addr, config.limits.socket_send_bytes).map_err(listen)?;
             if addr.port() == 0 {
                 addr = bound(&socket).map_err(listen)?;
@@ -47,6 +50,14 @@ impl Listeners {
     pub fn shards(&self) -> usize {
         self.sockets.len()
     }
+}
+
+/// SO_REUSEPORT would let another process of ours share the port, and with it the peers, in
+/// silence. A bind without it fails where somebody listens, and only there.
+fn refuse_company(addr: SocketAddr) -> io::Result<()> {
+    let probe = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    probe.set_reuse_address(true)?;
+    probe.bind(&addr.into())
 }
 
 fn open(addr: SocketAddr, send_bytes: usize) -> io::Result<Socket> {
@@ -86,3 +97,18 @@ fn cpus(cores: &Cores) -> Result<Vec<usize>, Error> {
 
 /// Peers that may wait for an accept. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_refused() {
+        let mut config = Config { http_addr: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
+        let first = Listeners::bind(&config).expect("a free port");
+        config.http_addr = first.local_addr();
+        assert!(matches!(Listeners::bind(&config), Err(Error::Listen { .. })));
+        drop(first);
+        Listeners::bind(&config).expect("free again");
+    }
+}

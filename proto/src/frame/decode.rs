@@ -95,6 +95,9 @@ pub struct FrameError {
     pub request_type: String,
     /// Room it named, where it did.
     pub room_id: Option<String>,
+    /// Keys of the messages that are refused with it: whoever waits for one hears of it.
+    /// At most 64, each of 1–64 bytes.
+    pub client_message_ids: Vec<String>,
 }
 
 impl ClientFrame {
@@ -142,7 +145,7 @@ impl ClientFrame {
 
 impl FrameError {
     fn new(code: Code, message: String) -> Self {
-        Self { code, message, request_type: String::new(), room_id: None }
+        Self { code, message, request_type: String::new(), room_id: None, client_message_ids: Vec::new() }
     }
 }
 
@@ -320,7 +323,20 @@ impl Payload {
             message: message.into(),
             request_type: self.frame.clone(),
             room_id: self.value.get("roomId").and_then(Value::as_str).map(|id| clip(id).to_owned()),
+            client_message_ids: self.keys(),
         }
+    }
+
+    /// The keys of its messages. None of a frame with more messages than allowed: an answer
+    /// for each would be larger than the frame.
+    fn keys(&self) -> Vec<String> {
+        let list = match self.value.get("messages") {
+            Some(Value::Array(list)) if list.len() <= limits::MESSAGES_PER_FRAME => list.as_slice(),
+            _ => return Vec::new(),
+        };
+        let keys = list.iter().filter_map(|item| item.get("clientMessageId")?.as_str());
+        let fits = |key: &&str| (1..=limits::CLIENT_MESSAGE_ID_BYTES).contains(&key.len());
+        keys.filter(fits).map(str::to_owned).collect()
     }
 }
 
@@ -396,6 +412,20 @@ mod tests {
         assert!(refused(r#"{"type":"clientCreateRoom"}"#).message.contains("roomName"));
         let long = format!(r#"{{"type":"clientCreateRoom","payload":{{"roomName":"{}"}}}}"#, "x".repeat(300));
         assert!(refused(&long).message.contains("1 to 64 characters"));
+    }
+
+    #[test]
+    fn every_key_of_a_refused_frame_is_told() {
+        let frame = |messages: &str| {
+            format!(r#"{{"type":"clientMessages","payload":{{"roomId":"r","messages":[{messages}]}}}}"#)
+        };
+        let message = |key: usize| format!(r#"{{"content":"","clientMessageId":"{key}"}}"#);
+        let mixed =
+            format!(r#"{},null,{{"content":"x"}},{{"clientMessageId":7}},{}"#, message(1), message(2));
+        assert_eq!(refused(&frame(&mixed)).client_message_ids, ["1", "2"]);
+        let many: Vec<String> = (0..65).map(message).collect();
+        assert_eq!(refused(&frame(&many.join(","))).client_message_ids, [""; 0]);
+        assert_eq!(refused(&frame(&many[..64].join(","))).client_message_ids.len(), 64);
     }
 
     #[test]
