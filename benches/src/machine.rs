@@ -2,8 +2,10 @@
 
 use std::fs::read_to_string;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use corecast_benches::procfs::first_line;
+use anyhow::Result;
+use corecast_benches::procfs::{busy_ns, first_line};
 use corecast_benches::subject::Setup;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -54,6 +56,20 @@ pub(crate) fn describe(setup: &Setup, words: &[String]) -> String {
     )
 }
 
+/// Waits until the cores have nothing to do for a moment, or `patience` is over.
+pub(crate) fn wait_until_quiet(setup: &Setup, patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        let before = busy_ns(&setup.cores())?;
+        std::thread::sleep(LOOK);
+        let busy = Duration::from_nanos(busy_ns(&setup.cores())? - before);
+        if busy < LOOK / 10 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The date as `2026-01-31`, in UTC.
 pub(crate) fn today() -> String {
     printed("date", &["-u", "+%Y-%m-%d"])
@@ -67,3 +83,6 @@ fn printed(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     first_line(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()))
 }
+
+/// How long the cores are looked at.
+const LOOK: Duration = Duration::from_millis(300);

@@ -134,11 +134,16 @@ impl Cost {
         (self.writes > 0.0).then(|| self.deliveries / self.writes)
     }
 
+    /// Other programs had too much of the cores: another time the run may count.
+    pub fn spoilt(self) -> Option<String> {
+        let others = self.share(self.others_ns);
+        (others > OTHERS).then(|| format!("other programs used {:.0} % of a core", others * 1e2))
+    }
+
     /// Why the run does not count, if the client or somebody else is the reason.
     pub fn reject(self, rule: Rule) -> Option<String> {
-        let others = self.share(self.others_ns);
-        if others > OTHERS {
-            return Some(format!("other programs used {:.0} % of a core", others * 1e2));
+        if let Some(others) = self.spoilt() {
+            return Some(others);
         }
         let (client, server) = (self.share(self.client_ns), self.share(self.process_ns));
         let full = client > FULL;

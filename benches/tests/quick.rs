@@ -30,19 +30,20 @@ struct System {
 
 impl System {
     fn start() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let data = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().expect("a runtime starts");
+        let data = tempfile::tempdir().expect("a folder");
         let stop = CancellationToken::new();
         let at = runtime.block_on(async {
             let local = SocketAddr::from(([127, 0, 0, 1], 0));
-            let backends = Backends::open(&Urls::default(), data.path()).await.unwrap();
+            let backends =
+                Backends::open(&Urls::default(), data.path()).await.expect("embedded backends open");
             let config = corecast_logic::Config {
                 http_addr: "127.0.0.1:0".into(),
                 grpc_addr: "127.0.0.1:0".into(),
                 id: Some("logic-1".into()),
                 ..Default::default()
             };
-            let logic = Logic::bind(config, backends.clone().into()).await.unwrap();
+            let logic = Logic::bind(config, backends.clone().into()).await.expect("logic binds");
             let config = corecast_gateway::config::Config {
                 http_addr: local,
                 grpc_addr: local,
@@ -51,7 +52,8 @@ impl System {
                 ..Default::default()
             };
             let registry = backends.registry.clone();
-            let gateway = Gateway::bind(config, true, backends.bus.clone(), registry).await.unwrap();
+            let gateway =
+                Gateway::bind(config, true, backends.bus.clone(), registry).await.expect("the gateway binds");
             let at = Addresses {
                 http: gateway.http_addr(),
                 grpc: gateway.grpc_addr(),
@@ -59,15 +61,16 @@ impl System {
                 logic: logic.http_addr(),
             };
             let (of_gateway, of_logic) = (stop.clone(), stop.clone());
-            tokio::spawn(async move { gateway.run(of_gateway).await.unwrap() });
-            tokio::spawn(async move { logic.run(of_logic).await.unwrap() });
+            tokio::spawn(async move { gateway.run(of_gateway).await.expect("the gateway runs") });
+            tokio::spawn(async move { logic.run(of_logic).await.expect("logic runs") });
             at
         });
         Self { runtime: Some(runtime), stop: Some(stop.drop_guard()), at, _data: data }
     }
 
     fn server(&self, way: Way, echo: bool) -> Server {
-        Server::of_corecast(std::process::id(), self.at, way, echo, None).unwrap()
+        Server::of_corecast(std::process::id(), self.at, way, echo, None)
+            .expect("it is ready and makes accounts")
     }
 }
 

@@ -168,7 +168,8 @@ impl Setup {
         Ok(server)
     }
 
-    fn cores(&self) -> Vec<usize> {
+    /// Cores of server and client.
+    pub fn cores(&self) -> Vec<usize> {
         vec![self.server_core, self.client_core]
     }
 }
