@@ -146,9 +146,11 @@ impl Cost {
             return Some(others);
         }
         let (client, server) = (self.share(self.client_ns), self.share(self.process_ns));
-        let full = client > FULL;
-        let busier = rule == Rule::Busier && client > server;
-        (full || busier).then(|| {
+        let bottleneck = match rule {
+            Rule::Busier => client > server,
+            Rule::Full => client > FULL,
+        };
+        bottleneck.then(|| {
             format!(
                 "client was the bottleneck: {:.0} % of its core, server {:.0} %",
                 client * 1e2,
@@ -167,6 +169,12 @@ impl Run {
     /// CPU µs of the whole server per operation.
     pub fn process_us(&self) -> f64 {
         self.cost.process_ns as f64 / 1e3 / self.operations.max(1) as f64
+    }
+
+    /// Operations per second of CPU of the connection threads: what a core could do if
+    /// nothing else held it up.
+    pub fn per_core_second(&self) -> f64 {
+        self.operations as f64 * 1e9 / self.cost.shard_ns.max(1) as f64
     }
 
     /// Operations per second of the clock.
@@ -198,9 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn a_busier_client_spoils_a_race_and_a_full_one_spoils_everything() {
+    fn a_busier_client_spoils_a_race_and_a_full_one_a_schedule() {
         assert_eq!(cost(50, 50).reject(Rule::Busier), None);
         assert!(cost(50, 51).reject(Rule::Busier).is_some());
+        assert_eq!(cost(98, 97).reject(Rule::Busier), None);
         assert_eq!(cost(50, 51).reject(Rule::Full), None);
         assert_eq!(cost(95, 90).reject(Rule::Full), None);
         assert!(cost(95, 91).reject(Rule::Full).is_some());
