@@ -134,7 +134,7 @@ fn a_server_that_skips_repeats_and_swaps_is_found_out() {
     let mut fleet = Fleet::start(2).unwrap();
     let knock = Knock { server, path: "/".into(), sids: Vec::new(), v1: false, hello: true, room: None };
     fleet.open(knock, MEMBERS, None, Duration::from_secs(10)).unwrap();
-    fleet.begin(0).unwrap();
+    fleet.begin(0, 1).unwrap();
     // 3 never comes, 5 comes late, 6 comes twice, 8 was sent last and never came.
     let numbers = [1, 2, 4, 6, 5, 6, 7];
     let payload = |counter| Marker { counter, intended_ns: 0 }.payload(64);

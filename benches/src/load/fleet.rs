@@ -36,8 +36,9 @@ pub(super) enum Command {
     /// Open `count` connections, the first is number `first` of all. With `interval_ns` each
     /// at its moment behind `start_ns`, otherwise as fast as they come.
     Open { knock: Arc<Knock>, first: usize, count: usize, start_ns: u64, interval_ns: u64 },
-    /// All lines begin behind this number; nothing is counted yet.
-    Begin { last: u64 },
+    /// All lines begin behind this number; nothing is counted yet. Every `batch` numbers
+    /// behind it each connection counts one batch.
+    Begin { last: u64, batch: u64 },
     /// Send `sends` marked frames of `bytes`, `per_tick` a tick, to the connections in turn.
     Echo { sends: u64, per_tick: u64, bytes: usize },
     /// Answer what was found, if `last` was the last number, or what was echoed.
@@ -60,11 +61,12 @@ pub struct Found {
 }
 
 /// How far all threads are. Written once per round of events, not per frame.
-#[derive(Default)]
 pub(super) struct Progress {
     pub opened: AtomicU64,
     pub received: AtomicU64,
     pub failed: AtomicU64,
+    /// Connections that have a batch whole: batch b counts at b modulo [`BATCHES`].
+    pub batches: [AtomicU64; BATCHES],
     /// Frames that `Echo` sent.
     pub sent: AtomicU64,
     /// The waiter wants to hear when this sum is reached.
@@ -74,6 +76,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    fn new() -> Self {
+        Self {
+            opened: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            batches: [const { AtomicU64::new(0) }; BATCHES],
+            sent: AtomicU64::new(0),
+            wake_at: AtomicU64::new(0),
+            waiter: Mutex::default(),
+            errors: Mutex::default(),
+        }
+    }
+
     /// Counts, and wakes the waiter when its number is reached.
     pub(super) fn count(&self, counter: &AtomicU64, more: u64) {
         let before = counter.fetch_add(more, Ordering::SeqCst);
@@ -125,7 +140,7 @@ impl Fleet {
     /// # Errors
     /// No thread or descriptor left.
     pub fn start(threads: usize) -> Result<Self> {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new());
         let threads = (0..threads.max(1)).map(|index| {
             let (commands, inbox) = mpsc::channel();
             let (wake, woken) = UnixStream::pair()?;
@@ -175,15 +190,17 @@ impl Fleet {
         self.opened
     }
 
-    /// Begins a new count: the next number of every line is `last` + 1.
+    /// Begins a new count: the next number of every line is `last` + 1, and `batch` messages
+    /// are one batch.
     ///
     /// # Errors
     /// A thread ended.
-    pub fn begin(&self, last: u64) -> Result<()> {
+    pub fn begin(&self, last: u64, batch: u64) -> Result<()> {
         self.progress.received.store(0, Ordering::SeqCst);
         self.progress.sent.store(0, Ordering::SeqCst);
+        self.progress.batches.iter().for_each(|batch| batch.store(0, Ordering::SeqCst));
         for index in 0..self.threads.len() {
-            self.tell(index, Command::Begin { last })?;
+            self.tell(index, Command::Begin { last, batch: batch.max(1) })?;
         }
         // Done once a question behind it is answered.
         self.judge(Some(last)).map(drop)
@@ -212,6 +229,15 @@ impl Fleet {
     /// connection was lost.
     pub fn wait_received(&self, target: u64, deadline: Duration) -> bool {
         self.progress.wait(&self.progress.received, target, Instant::now() + deadline)
+    }
+
+    /// Waits until every connection has batch `batch` (the first is 0) whole. At most
+    /// [`BATCHES`] − 1 batches may be under way. `false`: as above.
+    pub fn wait_batch(&self, batch: u64, deadline: Duration) -> bool {
+        let counter = &self.progress.batches[(batch % BATCHES as u64) as usize];
+        // The counter goes on from round to round.
+        let target = self.opened * (batch / BATCHES as u64 + 1);
+        self.progress.wait(counter, target, Instant::now() + deadline)
     }
 
     /// Connections lost, and the first reasons.
@@ -285,5 +311,7 @@ impl Drop for Fleet {
     }
 }
 
+/// Batches that are told apart at a time.
+pub const BATCHES: usize = 64;
 /// Reasons kept of lost connections.
 const ERRORS_KEPT: usize = 4;

@@ -29,6 +29,11 @@ impl Line {
         *self = Self { last, ..Self::default() };
     }
 
+    /// The highest number that came.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// A number came.
     pub fn take(&mut self, number: u64) {
         if number == self.last + 1 {

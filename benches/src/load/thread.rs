@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use super::connection::{Connection, Knock, Phase, Seen};
-use super::fleet::{Command, Found, Progress};
+use super::fleet::{BATCHES, Command, Found, Progress};
 use super::order::{Line, Tally};
 use super::recorder::Latency;
 use super::sources::source;
@@ -41,6 +41,10 @@ pub(super) struct Worker {
     latency: Latency,
     time_to_open: Latency,
     hello_bytes: usize,
+    /// Numbers of a batch.
+    batch: u64,
+    /// Batches that connections got whole in this round of events, by their place.
+    batches: [u64; BATCHES],
     scratch: Box<[u8]>,
     seen: Seen,
 }
@@ -49,6 +53,8 @@ struct Peer {
     connection: Connection,
     /// Frames it sent for `Echo`.
     sent: u64,
+    /// Its line began behind this number.
+    begun_at: u64,
 }
 
 /// Connections that are to be opened.
@@ -93,6 +99,8 @@ impl Worker {
             latency: Latency::new(),
             time_to_open: Latency::new(),
             hello_bytes: 0,
+            batch: 1,
+            batches: [0; BATCHES],
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             seen: Seen::default(),
         })
@@ -120,6 +128,12 @@ impl Worker {
             self.open_more();
             if received > 0 {
                 self.progress.count(&self.progress.received, received);
+                for (counter, more) in self.progress.batches.iter().zip(&mut self.batches) {
+                    match std::mem::take(more) {
+                        0 => {}
+                        more => self.progress.count(counter, more),
+                    }
+                }
             }
             if opened > 0 {
                 self.progress.count(&self.progress.opened, opened);
@@ -157,15 +171,13 @@ impl Worker {
                     self.start_timer()?;
                 }
             }
-            Command::Begin { last } => {
+            Command::Begin { last, batch } => {
                 self.latency.reset();
+                self.batch = batch;
+                let numbered = self.knock.as_ref().is_some_and(|knock| knock.room.is_some());
                 for peer in self.connections.iter_mut().flatten() {
-                    let numbered = self.knock.as_ref().is_some_and(|knock| knock.room.is_some());
-                    peer.connection.line.begin(if numbered {
-                        peer.connection.greeted_at + last
-                    } else {
-                        last
-                    });
+                    peer.begun_at = last + if numbered { peer.connection.greeted_at } else { 0 };
+                    peer.connection.line.begin(peer.begun_at);
                     peer.sent = last;
                 }
             }
@@ -288,7 +300,7 @@ impl Worker {
         let connection = Connection::begin(knock.server, from, intended_ns)?;
         let token = self.connections.len() as u64;
         self.epoll.add(connection.stream().as_fd(), Interest::ConnectThenRead, token)?;
-        self.connections.push(Some(Peer { connection, sent: 0 }));
+        self.connections.push(Some(Peer { connection, sent: 0, begun_at: 0 }));
         Ok(())
     }
 
@@ -297,6 +309,7 @@ impl Worker {
         let Some(knock) = &self.knock else { return };
         let Some(peer) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
         let connection = &mut peer.connection;
+        let before = connection.line.last();
         let result = if connection.phase() == Phase::Connecting {
             connection.upgrade(knock, slot)
         } else {
@@ -304,6 +317,10 @@ impl Worker {
         };
         let now = now_ns();
         *received += std::mem::take(&mut self.seen.received);
+        let batches = |number: u64| number.saturating_sub(peer.begun_at) / self.batch;
+        for batch in batches(before)..batches(connection.line.last()) {
+            self.batches[(batch % BATCHES as u64) as usize] += 1;
+        }
         for (intended_ns, count) in self.seen.intended.drain(..) {
             self.latency.record(now.saturating_sub(intended_ns), count);
         }

@@ -1,7 +1,7 @@
 //! How many deliveries a second when messages queue up, and how do they ride together?
 //!
-//! There are always so many messages between the sender and the slowest half of the members;
-//! the next batch leaves when as many have arrived. The clock runs from the first message
+//! There are always so many messages between the sender and the slowest member; the next
+//! batch leaves when the oldest one has reached everybody. The clock runs from the first message
 //! until the last has reached the last member. Latency counts from the moment the window
 //! let a message go.
 
@@ -43,11 +43,11 @@ impl Backlog {
     pub fn run(&self, server: &mut Server) -> Result<Run> {
         let fleet = fleet(server, self.members)?;
         let warm_up = 4 * self.in_flight;
-        fleet.begin(0)?;
+        fleet.begin(0, self.batch)?;
         self.send(server, &fleet, 0, warm_up)?;
         all_there(&fleet)?;
 
-        fleet.begin(warm_up)?;
+        fleet.begin(warm_up, self.batch)?;
         let meter = Meter::start(server)?;
         self.send(server, &fleet, warm_up, self.messages)?;
         let cost = meter.stop(server)?;
@@ -73,8 +73,9 @@ impl Backlog {
         let members = self.members as u64;
         let mut sent = 0;
         while sent < messages {
-            let may_be_under_way = self.in_flight - self.batch;
-            if !fleet.wait_received(sent.saturating_sub(may_be_under_way) * members, ARRIVAL) {
+            // The batch that makes room for this one, if there were any before it.
+            let (number, under_way) = (sent / self.batch, self.in_flight / self.batch);
+            if number >= under_way && !fleet.wait_batch(number - under_way, ARRIVAL) {
                 break;
             }
             server.entry.send(payloads(after + sent, self.batch, now_ns(), self.bytes))?;

@@ -39,12 +39,12 @@ impl Echo {
         let fleet = fleet(server, self.connections)?;
         let time = ARRIVAL + Duration::from_secs(self.frames / self.per_second);
         let warm_up = self.frames / 10;
-        fleet.begin(0)?;
+        fleet.begin(0, 1)?;
         fleet.echo(warm_up, self.per_second, self.bytes)?;
         fleet.wait_received(warm_up, time);
         all_there(&fleet)?;
 
-        fleet.begin(0)?;
+        fleet.begin(0, 1)?;
         let meter = Meter::start(server)?;
         fleet.echo(self.frames, self.per_second, self.bytes)?;
         fleet.wait_received(self.frames, time);

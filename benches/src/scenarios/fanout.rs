@@ -39,14 +39,14 @@ impl FanOut {
     /// The server refuses or loses connections or messages.
     pub fn run(&self, server: &mut Server) -> Result<Run> {
         let fleet = fleet(server, self.members)?;
-        fleet.begin(0)?;
+        fleet.begin(0, 1)?;
         let warm_up = (self.moments / 10).max(2);
         self.send(server, 0, warm_up, crate::clock::now_ns())?;
         fleet.wait_received(warm_up * self.together * self.members as u64, ARRIVAL);
         all_there(&fleet)?;
 
         let first = warm_up * self.together;
-        fleet.begin(first)?;
+        fleet.begin(first, 1)?;
         let meter = Meter::start(server)?;
         self.send(server, first, self.moments, meter.start_ns())?;
         let messages = self.moments * self.together;

@@ -153,23 +153,17 @@ fn messages_bytes(max_bytes: u32, rooms: &[store::RoomSnapshot]) -> usize {
 
 /// A room that can be joined by opening it: what to show of it before.
 fn listed_room(room: &store::Room) -> logic::RoomSnapshot {
-    logic::RoomSnapshot {
-        room_id: room.id.to_string(),
-        name: room.name.clone(),
-        creator_id: room.creator_id.clone(),
-        kind: room::kind_number(room.kind),
-        epoch: room.head.epoch,
-        last_seq: room.head.seq,
-        first_seq: room.head.seq + 1,
-        has_more: room.head.seq > 0,
-        cut: false,
-        messages: Bytes::from_static(b"[]"),
-    }
+    describe(room, room.head.seq + 1, false, Bytes::from_static(b"[]"))
 }
 
 fn room_snapshot(shown: &store::RoomSnapshot, encoded: &Encoded, share: Share) -> logic::RoomSnapshot {
     let room = &shown.room;
     let first_seq = shown.messages.get(share.start).map_or(room.head.seq + 1, |message| message.id.seq);
+    let messages = Bytes::from(encoded.array(share.start..encoded.len()));
+    describe(room, first_seq, shown.cut || share.cut, messages)
+}
+
+fn describe(room: &store::Room, first_seq: u64, cut: bool, messages: Bytes) -> logic::RoomSnapshot {
     logic::RoomSnapshot {
         room_id: room.id.to_string(),
         name: room.name.clone(),
@@ -179,8 +173,8 @@ fn room_snapshot(shown: &store::RoomSnapshot, encoded: &Encoded, share: Share) -
         last_seq: room.head.seq,
         first_seq,
         has_more: first_seq > 1,
-        cut: shown.cut || share.cut,
-        messages: Bytes::from(encoded.array(share.start..encoded.len())),
+        cut,
+        messages,
     }
 }
 
