@@ -56,10 +56,9 @@ pub(crate) fn describe(setup: &Setup, words: &[String]) -> String {
     )
 }
 
-/// Waits until the cores have nothing to do for a moment, or `patience` is over.
-pub(crate) fn wait_until_quiet(setup: &Setup, patience: Duration) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < patience {
+/// Waits until the cores have nothing to do for a moment, or the time is over.
+pub(crate) fn wait_until_quiet(setup: &Setup, until: Instant) -> Result<()> {
+    while Instant::now() < until {
         let before = busy_ns(&setup.cores())?;
         std::thread::sleep(LOOK);
         let busy = Duration::from_nanos(busy_ns(&setup.cores())? - before);

@@ -77,8 +77,8 @@ struct Gateway {
     /// The binary under test; without it the `corecast` beside this one.
     #[arg(long)]
     corecast: Option<PathBuf>,
-    /// Seconds to wait for other programs before a run, and times a run that they spoilt is
-    /// repeated; 0: measure at once, and once.
+    /// Seconds to wait for other programs before a run and to repeat one that they spoilt; 0:
+    /// measure at once, and once.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     patience: u64,
     /// A key of its configuration; may be repeated.
@@ -247,14 +247,15 @@ fn measure(options: &Gateway, setup: &Setup, scenario: Scenario, members: usize)
         let mut runs = Vec::new();
         for subject in options.subjects.iter().filter(|subject| asked.is_for(**subject)) {
             let kind = subject.kind();
-            for _ in 0..if options.patience > 0 { ATTEMPTS } else { 1 } {
-                machine::wait_until_quiet(&setup, Duration::from_secs(options.patience))?;
+            let until = Instant::now() + Duration::from_secs(options.patience);
+            loop {
+                machine::wait_until_quiet(&setup, until)?;
                 let mut server = setup.start(kind)?;
                 let run = asked.run(&mut server);
                 let run = run.with_context(|| format!("{} in round {}", kind.name(), round + 1))?;
                 let spoilt = run.cost.spoilt().is_some();
                 runs.push(run);
-                if !spoilt {
+                if !spoilt || Instant::now() >= until {
                     break;
                 }
             }
@@ -356,8 +357,6 @@ impl Asked {
 }
 
 const QUICK_ROUNDS: usize = 3;
-/// Runs of a subject in a round, as long as other programs spoil them.
-const ATTEMPTS: usize = 5;
 /// A storm that leaves every subject room: a server that sleeps between two of them would
 /// mostly show what its wake-ups cost.
 const HANDSHAKES_PER_SECOND: u64 = 5_000;
