@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS messages (
     id               VARBINARY(48)   NOT NULL,             -- '<ms>-<seq>': timestamp and number
     user_id          VARBINARY(64)   NOT NULL,
     username         VARCHAR(64)     NOT NULL,             -- the author's name at the time stays with the message
-    content          TEXT            NOT NULL,             -- as it was sent, at most 4 KiB by default
+    content          MEDIUMTEXT      NOT NULL,             -- as it was sent, at most 4 KiB by default
     message_key      VARBINARY(128)  NOT NULL,             -- 'c:...' the client's, 'g:...' the gateway's; kept as long as the message
     PRIMARY KEY (room_id, seq),
     UNIQUE KEY messages_by_key (room_id, user_id, message_key) -- what is sent again is found again
@@ -103,3 +103,14 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     create_time      BIGINT          NOT NULL,             -- ms
     PRIMARY KEY (id)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4;
+
+-- Which version of these tables this is. Written last: a change that was cut short is made
+-- again, and each statement of this file may be run again. A node refuses a version that it
+-- does not know.
+CREATE TABLE IF NOT EXISTS schema_versions (
+    version          BIGINT UNSIGNED NOT NULL,
+    applied_ms       BIGINT          NOT NULL,             -- ms
+    PRIMARY KEY (version)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4;
+
+INSERT IGNORE INTO schema_versions (version, applied_ms) VALUES (1, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED));

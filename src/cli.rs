@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::apart::{self, Tier};
 use crate::config::layers::{Sources, load};
 use crate::config::{Config, ConfigError, DEFAULT_TOML, LogFormat};
-use crate::{listening, signals, store_cmd, telemetry, tier, up};
+use crate::{doctor, listening, signals, store_cmd, telemetry, tier, up};
 
 /// Real-time message push: WebSocket gateway, logic and job in one binary.
 #[derive(Debug, Parser)]
@@ -61,6 +61,11 @@ enum Command {
         #[arg(long, value_enum)]
         tier: Option<Tier>,
     },
+    /// Make or bring up to date the tables of the store's server.
+    Migrate,
+    /// Look at what a node needs: engines, settings, limits. Changes nothing; exit code 1
+    /// when something must be mended.
+    Doctor,
     /// Maintain the store.
     Store {
         #[command(subcommand)]
@@ -124,6 +129,16 @@ fn run(cli: Cli) -> Result<()> {
         Command::Gateway => shared.serve_tier(Tier::Gateway),
         Command::Logic => shared.serve_tier(Tier::Logic),
         Command::Job => shared.serve_tier(Tier::Job),
+        Command::Migrate => {
+            let config = shared.load(None)?;
+            shared.start_telemetry(&config);
+            runtime()?.block_on(store_cmd::migrate(&config))
+        }
+        Command::Doctor => {
+            let config = shared.load(None)?;
+            shared.start_telemetry(&config);
+            runtime()?.block_on(doctor::run(&config))
+        }
         Command::Store { command: StoreCommand::NewEpoch(Data { data }) } => {
             let config = shared.load(data)?;
             shared.start_telemetry(&config);
@@ -136,14 +151,16 @@ fn check_config(shared: &Shared, file: PathBuf, tier: Option<Tier>) -> Result<()
     let sources = Sources { file: Some(&file), env: environment(), sets: shared.set.clone() };
     let config = load(&sources)?;
     let urls = config.urls()?;
-    match tier {
-        Some(tier) => apart::check(&[tier], &urls)?,
-        None if apart::runs_apart(&urls) => apart::check(&[Tier::Gateway, Tier::Logic, Tier::Job], &urls)?,
-        None => {}
-    }
-    if urls.registry.starts_with("static:") {
-        url::open_registry(&urls.registry)?;
-    }
+    let all = [Tier::Gateway, Tier::Logic, Tier::Job];
+    let tiers = match tier {
+        Some(tier) => vec![tier],
+        None if apart::runs_apart(&urls) => all.to_vec(),
+        None => Vec::new(),
+    };
+    apart::check(&tiers, &urls)?;
+    apart::check_addresses(&tiers, &config, &urls)?;
+    url::open_registry(&urls.registry, urls.lease_ttl)?;
+    url::open_log(&urls.log, &urls.log_settings)?;
     let checked = tier.map_or("all tiers", Tier::name);
     listening::say(&format!("{}: ok for {checked}", file.display()));
     Ok(())
@@ -167,7 +184,9 @@ impl Shared {
     fn serve_tier(&self, tier: Tier) -> Result<()> {
         let config = self.load(None)?;
         // Before anything starts, so that the reason is the only line that is printed.
-        apart::check(&[tier], &config.urls()?)?;
+        let urls = config.urls()?;
+        apart::check(&[tier], &urls)?;
+        apart::check_addresses(&[tier], &config, &urls)?;
         self.serve(&config, async |config, stop| tier::run(tier, config, stop).await)
     }
 

@@ -10,8 +10,11 @@ pub mod apart;
 pub mod layers;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use corecast_backends::url::Urls;
+use corecast_backends::log::Settings as LogSettings;
+use corecast_backends::store::StoreOptions;
+use corecast_backends::url::{LEASE_TTL, Urls};
 use corecast_logic::config::CreateKind;
 use serde::{Deserialize, Serialize};
 
@@ -36,15 +39,15 @@ pub struct Config {
     /// Rooms that exist from the start, and what a created one is.
     pub rooms: corecast_logic::config::Rooms,
     /// The truth. Default `sqlite:corecast.db`.
-    pub store: Backend,
+    pub store: Store,
     /// Caches and routes. Default `memory:`.
     pub hotset: Backend,
     /// The complete path. Default `embedded:`.
-    pub log: Backend,
+    pub log: Log,
     /// The fast path. Default `memory:`.
     pub bus: Backend,
     /// Who is there. Default `static:`.
-    pub registry: Backend,
+    pub registry: Registry,
     /// Off in production.
     pub debug: Debug,
 }
@@ -60,6 +63,126 @@ pub struct Backend {
     /// Where it is set it wins over `url`.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
+}
+
+/// Where the store is, and how a server is used. A file needs no more than its URL.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// As [`Backend::url`].
+    pub url: String,
+    /// As [`Backend::url_file`].
+    pub url_file: Option<PathBuf>,
+    /// A server that follows the primary: pages of history are read there as far as it has
+    /// followed. Absent: the primary alone.
+    pub replica_url: Option<String>,
+    /// As [`Backend::url_file`], for `replica_url`.
+    pub replica_url_file: Option<PathBuf>,
+    /// Connections at most, to each server; 2–1,000, default 16. Higher: more of the server's
+    /// memory. Lower: calls wait. Keep the sum over all nodes below its `max_connections`.
+    pub pool_max: u32,
+    /// Milliseconds that a call waits for a free connection before it is refused for now,
+    /// 10–30,000, default 3,000.
+    pub pool_wait_ms: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let StoreOptions { replica_url, pool_max, pool_wait } = StoreOptions::default();
+        Self {
+            url: Urls::default().store,
+            url_file: None,
+            replica_url,
+            replica_url_file: None,
+            pool_max,
+            pool_wait_ms: pool_wait.as_secs() * 1_000,
+        }
+    }
+}
+
+impl Store {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if !(2..=1_000).contains(&self.pool_max) {
+            let reason = "must be 2 to 1000";
+            return Err(ConfigError::Value(format!("store.pool_max = {}: {reason}", self.pool_max)));
+        }
+        if !(10..=30_000).contains(&self.pool_wait_ms) {
+            let reason = "must be 10 to 30000";
+            return Err(ConfigError::Value(format!("store.pool_wait_ms = {}: {reason}", self.pool_wait_ms)));
+        }
+        Ok(())
+    }
+
+    fn options(&self, data_dir: &Path) -> Result<StoreOptions, ConfigError> {
+        let replica_url = match (&self.replica_url, &self.replica_url_file) {
+            (None, None) => None,
+            (url, file) => {
+                let url = url.clone().unwrap_or_default();
+                Some(Backend { url, url_file: file.clone() }.resolve(data_dir)?)
+            }
+        };
+        let pool_wait = Duration::from_millis(self.pool_wait_ms);
+        Ok(StoreOptions { replica_url, pool_max: self.pool_max, pool_wait })
+    }
+}
+
+/// Where the log is, and what it is called there. The embedded log has no names.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// As [`Backend::url`].
+    pub url: String,
+    /// As [`Backend::url_file`].
+    pub url_file: Option<PathBuf>,
+    /// Topic of the records. Default `my-topic`.
+    pub topic: String,
+    /// Consumer group of the jobs. Default `job-service-group`.
+    pub group: String,
+    /// Partitions of a topic that has to be made, 4–1,000, default 8: at most as many
+    /// consumers share the work. More cost open files at the brokers.
+    pub partitions: u32,
+    /// Topic of the records that nobody can read. Absent: the topic's name and
+    /// `.dead-letter`.
+    pub dead_letter_topic: Option<String>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let LogSettings { topic, group, partitions, dead_letter_topic } = LogSettings::default();
+        Self { url: Urls::default().log, url_file: None, topic, group, partitions, dead_letter_topic }
+    }
+}
+
+impl Log {
+    fn settings(&self) -> LogSettings {
+        LogSettings {
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            partitions: self.partitions,
+            dead_letter_topic: self.dead_letter_topic.clone(),
+        }
+    }
+}
+
+/// Where the registry is, and how long it keeps who vanished.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// As [`Backend::url`].
+    pub url: String,
+    /// As [`Backend::url_file`].
+    pub url_file: Option<PathBuf>,
+    /// Milliseconds, whole seconds, after which etcd drops a node that does not renew its
+    /// lease; 2,000–60,000, default 5,000. Higher: a dead node is asked for longer. Lower: a
+    /// slow machine is taken for dead. Lists have no leases.
+    pub lease_ttl_ms: u64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let lease_ttl_ms = LEASE_TTL.as_secs() * 1_000;
+        Self { url: Urls::default().registry, url_file: None, lease_ttl_ms }
+    }
 }
 
 /// What this process writes to stderr.
@@ -106,11 +229,11 @@ impl Default for Config {
             logic: Default::default(),
             job: Default::default(),
             rooms: Default::default(),
-            store: backend(urls.store),
+            store: Store::default(),
             hotset: backend(urls.hotset),
-            log: backend(urls.log),
+            log: Log::default(),
             bus: backend(urls.bus),
-            registry: backend(urls.registry),
+            registry: Registry::default(),
             debug: Debug::default(),
         }
     }
@@ -171,6 +294,14 @@ impl Config {
             let reason = "nobody could open such a room yet; use \"default\" or \"public\"";
             return Err(ConfigError::Value(format!("rooms.create_kind = \"private\": {reason}")));
         }
+        self.store.validate()?;
+        self.log.settings().validate().map_err(ConfigError::Value)?;
+        let lease_ttl_ms = self.registry.lease_ttl_ms;
+        if !(2_000..=60_000).contains(&lease_ttl_ms) || !lease_ttl_ms.is_multiple_of(1_000) {
+            return Err(ConfigError::Value(format!(
+                "registry.lease_ttl_ms = {lease_ttl_ms} is not allowed: it must be 2000 to 60000, in whole seconds"
+            )));
+        }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::Value("data_dir = \"\": must name a folder".into()));
         }
@@ -184,22 +315,33 @@ impl Config {
     pub fn urls(&self) -> Result<Urls, ConfigError> {
         let url = |backend: &Backend| backend.resolve(&self.data_dir);
         Ok(Urls {
-            store: url(&self.store)?,
+            store: url(&Backend { url: self.store.url.clone(), url_file: self.store.url_file.clone() })?,
+            store_options: self.store.options(&self.data_dir)?,
             hotset: url(&self.hotset)?,
-            log: url(&self.log)?,
+            log: url(&Backend { url: self.log.url.clone(), url_file: self.log.url_file.clone() })?,
+            log_settings: self.log.settings(),
             bus: url(&self.bus)?,
-            registry: url(&self.registry)?,
+            registry: url(&Backend {
+                url: self.registry.url.clone(),
+                url_file: self.registry.url_file.clone(),
+            })?,
+            lease_ttl: Duration::from_millis(self.registry.lease_ttl_ms),
         })
     }
 
     /// As TOML, without secrets: what is printed at start.
     pub fn effective(&self) -> String {
         let mut shown = self.clone();
-        for backend in
-            [&mut shown.store, &mut shown.hotset, &mut shown.log, &mut shown.bus, &mut shown.registry]
-        {
-            backend.url = without_secrets(&backend.url);
+        for url in [
+            &mut shown.store.url,
+            &mut shown.hotset.url,
+            &mut shown.log.url,
+            &mut shown.bus.url,
+            &mut shown.registry.url,
+        ] {
+            *url = without_secrets(url);
         }
+        shown.store.replica_url = shown.store.replica_url.as_deref().map(without_secrets);
         toml::to_string(&shown).expect("the configuration has a TOML form")
     }
 }

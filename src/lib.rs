@@ -7,6 +7,7 @@
 //! | [`up`] | all tiers in one process on the embedded backends |
 //! | [`tier`] | one tier in a process of its own |
 //! | [`store_cmd`] | maintenance of the store |
+//! | [`doctor`] | looks at what a node needs |
 //! | [`node_id`] | ids of nodes that were given none |
 //! | [`signals`] | the first ends gracefully, the second at once |
 //! | [`telemetry`] | logs, on stderr |
@@ -14,6 +15,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod listening;
 pub mod node_id;
 pub mod signals;

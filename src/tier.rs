@@ -1,6 +1,6 @@
 //! One tier in a process of its own.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use corecast_backends::log::AnyConsumer;
 use corecast_backends::url::{self, Backends, Urls};
 use corecast_gateway::control::Gateway;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::apart::Tier;
 use crate::config::{Config, ConfigError};
+use crate::node_id::NodeId;
 use crate::{listening, node_id};
 
 /// Runs one tier until `shutdown` and its drain are over. The caller has asked
@@ -21,27 +22,30 @@ pub async fn run(tier: Tier, config: &Config, shutdown: CancellationToken) -> Re
     let urls = config.urls()?;
     match tier {
         Tier::Gateway => {
-            let (bus, registry) = (url::open_bus(&urls.bus)?, url::open_registry(&urls.registry)?);
-            let gateway = Gateway::bind(gateway_config(config)?, config.debug.echo, bus, registry).await?;
+            let bus = url::open_bus(&urls.bus)?;
+            let registry = url::open_registry(&urls.registry, urls.lease_ttl)?;
+            let (section, _id) = gateway_config(config)?;
+            let gateway = Gateway::bind(section, config.debug.echo, bus, registry).await?;
             listening::gateway(&gateway);
             Ok(gateway.run(shutdown).await?)
         }
         Tier::Logic => {
             let backends = open(config, &urls).await?;
-            let logic = Logic::bind(logic_config(config)?, backends.clone().into()).await?;
+            let (section, _id) = logic_config(config)?;
+            let logic = Logic::bind(section, backends.clone().into()).await?;
             listening::logic(&logic);
             let ended = logic.run(shutdown).await;
             backends.close().await;
             Ok(ended?)
         }
         Tier::Job => {
-            let backends = open(config, &urls).await?;
-            let consumers = consumers(config, &urls, &backends).await?;
-            let job = Job::bind(config.job.clone(), consumers, &backends.registry).await?;
+            let registry = url::open_registry(&urls.registry, urls.lease_ttl)?;
+            let log =
+                url::open_log(&urls.log, &urls.log_settings)?.context("log.url: not one to run apart on")?;
+            let consumers = std::iter::repeat_with(|| log.consumer()).take(config.job.consumers).collect();
+            let job = Job::bind(config.job.clone(), consumers, &registry).await?;
             listening::job(job.http_addr());
-            let ended = job.run(shutdown).await;
-            backends.close().await;
-            Ok(ended?)
+            Ok(job.run(shutdown).await?)
         }
     }
 }
@@ -69,21 +73,24 @@ pub async fn consumers(config: &Config, urls: &Urls, backends: &Backends) -> Res
     Ok(consumers)
 }
 
-/// The gateway's section, with its id and debug switches.
+/// The gateway's section, with its id and debug switches. The id is this process's for as
+/// long as the second value lives.
 ///
 /// # Errors
-/// The kept id cannot be read or written.
-pub fn gateway_config(config: &Config) -> Result<corecast_gateway::config::Config> {
-    let id = node_id::resolve(config.gateway.id.as_deref(), &config.data_dir, "gateway")?;
-    let send_per_room = config.debug.send_per_room;
-    Ok(corecast_gateway::config::Config { id: Some(id), send_per_room, ..config.gateway.clone() })
+/// The kept id cannot be read or written, or belongs to another process.
+pub fn gateway_config(config: &Config) -> Result<(corecast_gateway::config::Config, NodeId)> {
+    let node = node_id::resolve(config.gateway.id.as_deref(), &config.data_dir, "gateway")?;
+    let (id, send_per_room) = (Some(node.as_str().to_owned()), config.debug.send_per_room);
+    Ok((corecast_gateway::config::Config { id, send_per_room, ..config.gateway.clone() }, node))
 }
 
-/// The sections of logic, with its id.
+/// The sections of logic, with its id. The id is this process's for as long as the second
+/// value lives.
 ///
 /// # Errors
-/// The kept id cannot be read or written.
-pub fn logic_config(config: &Config) -> Result<corecast_logic::Config> {
-    let id = node_id::resolve(config.logic.id.as_deref(), &config.data_dir, "logic")?;
-    Ok(corecast_logic::Config { id: Some(id), rooms: config.rooms.clone(), ..config.logic.clone() })
+/// The kept id cannot be read or written, or belongs to another process.
+pub fn logic_config(config: &Config) -> Result<(corecast_logic::Config, NodeId)> {
+    let node = node_id::resolve(config.logic.id.as_deref(), &config.data_dir, "logic")?;
+    let (id, rooms) = (Some(node.as_str().to_owned()), config.rooms.clone());
+    Ok((corecast_logic::Config { id, rooms, ..config.logic.clone() }, node))
 }

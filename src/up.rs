@@ -6,7 +6,7 @@
 //! while logic still answers its last sends and job still delivers, then job, then logic.
 
 use anyhow::{Context, Result, anyhow};
-use corecast_backends::registry::{AnyRegistry, Lease, Node, Registry, RegistryError, Role};
+use corecast_backends::registry::{AnyRegistry, Lease, Node, Presence, Registry, RegistryError, Role};
 use corecast_gateway::control::Gateway;
 use corecast_job::Job;
 use corecast_logic::Logic;
@@ -25,9 +25,11 @@ use crate::{listening, tier};
 pub async fn run(config: &Config, shutdown: CancellationToken) -> Result<()> {
     let urls = config.urls()?;
     let backends = tier::open(config, &urls).await?;
-    let logic = Logic::bind(tier::logic_config(config)?, backends.clone().into()).await?;
+    let (section, _logic_id) = tier::logic_config(config)?;
+    let logic = Logic::bind(section, backends.clone().into()).await?;
     let (bus, registry) = (backends.bus.clone(), backends.registry.clone());
-    let gateway = Gateway::bind(tier::gateway_config(config)?, config.debug.echo, bus, registry).await?;
+    let (section, _gateway_id) = tier::gateway_config(config)?;
+    let gateway = Gateway::bind(section, config.debug.echo, bus, registry).await?;
     let consumers = tier::consumers(config, &urls, &backends).await?;
     let registry = OnceThereIsAGateway(backends.registry.clone());
     let job = Job::bind(config.job.clone(), consumers, &registry).await?;
@@ -121,5 +123,17 @@ impl Registry for OnceThereIsAGateway {
 
     async fn register(&self, role: Role, node: Node) -> Result<Lease, RegistryError> {
         self.0.register(role, node).await
+    }
+
+    async fn presence(&self, role: Role, id: &str) -> Result<Presence, RegistryError> {
+        self.0.presence(role, id).await
+    }
+
+    async fn lock(&self, name: &str) -> Result<Lease, RegistryError> {
+        self.0.lock(name).await
+    }
+
+    fn tells_others(&self) -> bool {
+        self.0.tells_others()
     }
 }

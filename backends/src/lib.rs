@@ -16,6 +16,8 @@
 pub mod bus;
 pub mod hotset;
 pub mod log;
+#[cfg(feature = "redis")]
+pub mod redis_nodes;
 pub mod registry;
 pub mod store;
 pub mod url;

@@ -25,7 +25,8 @@ pub struct Config {
     pub uring_sends: bool,
     /// Name in the registry. Default: a UUID kept in `data_dir`.
     pub id: Option<String>,
-    /// Address other nodes reach `grpc_addr` by. Default: the bound address.
+    /// `host:port` other nodes reach `grpc_addr` by; the host may be a name. Default: the bound
+    /// address, which must not be a wildcard where a registry tells it to other machines.
     pub advertise_grpc: Option<String>,
     /// Origins besides the `Host` that may log in and upgrade, as `https://example.org`.
     pub origins: Vec<String>,
@@ -60,8 +61,15 @@ pub struct Limits {
     /// Bytes queued for a connection above which it is closed (1013). At least the soft
     /// limit and a hello, default 256 KiB beside one reply.
     pub push_hard_bytes: usize,
-    /// Kernel send buffer of a connection in bytes, 0: the kernel's own choice. Default 64 KiB.
+    /// Kernel send buffer of a connection in bytes, 0: the kernel's own choice, which grows to
+    /// megabytes for a peer that does not read. Default 64 KiB: such a peer then costs the
+    /// kernel at most twice that and a packet, and the user memory of
+    /// [`stalled_bytes_max`](crate::core::outbox::stalled_bytes_max).
     pub socket_send_bytes: usize,
+    /// Kernel receive buffer of a connection in bytes, 0: the kernel's own choice, which grows
+    /// to megabytes for a peer that sends much, and stays so while it is not read. Default
+    /// 64 KiB: a client sends at most that in a round trip.
+    pub socket_receive_bytes: usize,
     /// Unsettled requests of a connection above which it is not read. 1–1,024, default 16.
     pub requests_in_flight: u32,
     /// Connections of the process, 0: max(nofile / 2, nofile − 1,000).
@@ -146,6 +154,7 @@ impl Default for Limits {
             push_soft_bytes: 64 << 10,
             push_hard_bytes: 256 << 10,
             socket_send_bytes: 64 << 10,
+            socket_receive_bytes: 64 << 10,
             requests_in_flight: 16,
             connections: 0,
             drain_ms: 5_000,
@@ -186,6 +195,14 @@ impl Config {
         in_range("hole_ms", l.hole_ms, 10, 60_000)?;
         in_range("logic_deadline_ms", l.logic_deadline_ms, 100, 60_000)?;
         in_range("session_check_ms", l.session_check_ms, 1_000, 3_600_000)?;
+        if let Some(advertised) = &self.advertise_grpc {
+            let port = advertised.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+            if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                return Err(format!(
+                    "gateway.advertise_grpc = {advertised:?}: must be host:port, port 1 to 65535"
+                ));
+            }
+        }
         if let Cores::List(list) = &self.cores
             && list.is_empty()
         {

@@ -122,8 +122,8 @@ async fn a_slow_reader_does_not_delay_others_and_catches_up_when_it_reads() {
         loop {
             tokio::select! {
                 event = gateway.event() => match event {
-                    Event::Lagging { conn, room_id, reached, v1 } => {
-                        assert!(conn == slow_conn && room_id.as_str() == "lobby" && v1);
+                    Event::Lagging { conn, room_id, reached, too_long } => {
+                        assert!(conn == slow_conn && room_id.as_str() == "lobby" && !too_long);
                         let from = reached.seq as usize;
                         let to = (from + 3).min(wires.len());
                         let frames = (from..to).map(|at| (at as u64 + 1, wires[at].clone())).collect();

@@ -6,69 +6,22 @@
 //! Why it matters: a short send that counts as whole is a silent loss.
 
 mod core_support;
+mod hand_support;
 mod shard_support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use core_support::{connections, frame, upgrade_request};
 use corecast_gateway::config::Limits;
-use corecast_gateway::core::{Command, ConnId, Event, RoomFrame, Session, Wire};
-use corecast_gateway::shard::driver::Driver;
+use corecast_gateway::core::{Command, ConnId, Event, RoomFrame, Wire};
 use corecast_gateway::shard::driver::epoll::Epoll;
-use corecast_gateway::shard::driver::memory::{Faults, Memory};
-use corecast_gateway::shard::turn::Shard;
-use corecast_gateway::shard::{Mailbox, Metrics};
 use corecast_proto::close::CloseCode;
 use corecast_proto::ids::Position;
+use hand_support::ByHand;
 use shard_support::{PATIENCE, close_code, connect, on_each_host, text, wire};
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-/// A shard that the test turns, with its control side.
-struct ByHand<D> {
-    shard: Shard<D>,
-    mailbox: Mailbox,
-    events: UnboundedReceiver<Event>,
-}
-
-impl<D: Driver> ByHand<D> {
-    fn new(driver: D) -> Self {
-        let (mailbox, inbox) = Mailbox::new(4_096, usize::MAX, driver.waker());
-        let (sender, events) = unbounded_channel();
-        let metrics = Arc::new(Metrics::new("test", driver.name()));
-        let shard = Shard::new(0, driver, connections(), inbox, sender, metrics);
-        Self { shard, mailbox, events }
-    }
-
-    fn command(&self, command: Command) {
-        assert!(self.mailbox.offer(command).is_ok());
-    }
-
-    fn turn(&mut self) -> bool {
-        self.shard.turn(0).expect("the driver works")
-    }
-
-    fn turn_until_calm(&mut self) {
-        while self.turn() {}
-    }
-
-    fn open_next(&mut self) -> ConnId {
-        loop {
-            self.turn();
-            if let Ok(Event::Upgraded { conn, .. }) = self.events.try_recv() {
-                let session =
-                    Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() });
-                let frames = vec![Wire::text(b"hello")];
-                self.command(Command::Open { conn, session, frames, rooms: Vec::new() });
-                self.turn_until_calm();
-                return conn;
-            }
-        }
-    }
-}
 
 /// Bytes in time. The host's threads may interrupt a read that has a time-out.
 fn read_some(peer: &mut TcpStream, sink: &mut [u8]) -> usize {
@@ -87,10 +40,10 @@ fn numbered(number: u64, bytes: usize) -> RoomFrame {
 /// Two frames, a reply, a frame and a close. The socket takes `room` bytes and, later, the rest
 /// in pieces of `piece` bytes. Returns what arrived.
 fn stream_cut_at(room: usize, piece: usize) -> Vec<u8> {
-    let mut hand = ByHand::new(Memory::new(1, Faults::default()));
+    let mut hand = ByHand::in_memory(Limits::default());
     let peer = hand.shard.driver_mut().connect();
     hand.shard.driver_mut().send(peer, upgrade_request("s").as_bytes());
-    let conn = hand.open_next();
+    let conn = hand.open_next(&[]);
     let mut stream = Vec::new();
     hand.shard.driver_mut().take(peer);
     hand.shard.driver_mut().set_room(peer, room);
@@ -187,13 +140,13 @@ fn more_parts_than_one_system_call_takes_arrive_all_the_same() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
     let addr = listener.local_addr().expect("bound");
-    let mut hand = ByHand::new(Epoll::new(listener.into(), 0).expect("a driver"));
+    let mut hand = ByHand::new(Epoll::new(listener.into(), 0).expect("a driver"), Limits::default());
     let mut peer = TcpStream::connect(addr).expect("connected");
     peer.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
     let mut request = upgrade_request("s");
     request.insert_str(request.len() - 2, "Sec-WebSocket-Protocol: corecast.v1\r\n");
     peer.write_all(request.as_bytes()).expect("sent");
-    hand.open_next();
+    hand.open_next(&[]);
     hand.command(Command::Frames((1..=FRAMES).map(|number| numbered(number, 4)).collect()));
     let at = Position { epoch: 2, seq: 0 };
     let cut = Wire::text(b"cut");
@@ -214,12 +167,40 @@ fn more_parts_than_one_system_call_takes_arrive_all_the_same() {
     }
 }
 
+/// What a driver may still tell of a socket when its slot belongs to another one.
+#[test]
+fn a_late_event_of_an_old_use_of_a_slot_changes_nothing() {
+    let mut core = connections();
+    for late in 0..4 {
+        let old = core.handle_accepted(None).expect("there is room");
+        core.handle_bytes(old, &mut upgrade_request("old").into_bytes());
+        core.handle_failed(old);
+        while core.poll_action().is_some() {}
+        let new = core.handle_accepted(None).expect("there is room");
+        assert_eq!(new.slot, old.slot, "used again");
+        assert!(core.handle_bytes(new, &mut upgrade_request("new").into_bytes()));
+        while core.poll_event().is_some() {}
+        let texts = core.counters().texts;
+        match late {
+            0 => assert!(!core.handle_bytes(old, &mut [0x81, 0x81, 0, 0, 0, 0, b'x']), "not read"),
+            1 => core.handle_ended(old),
+            2 => core.handle_failed(old),
+            _ => core.handle_writable(old),
+        }
+        assert_eq!(core.counters().texts, texts);
+        assert_eq!(core.counters().connections, 1, "the new one lives: {late}");
+        assert!(core.poll_event().is_none() && core.poll_action().is_none());
+        core.handle_failed(new);
+        while core.poll_action().is_some() {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_is_used_again_gets_nothing_of_its_predecessor() {
     on_each_host(Limits::default(), 1, async |mut gateway| {
         let mut before: Option<ConnId> = None;
         for _ in 0..200 {
-            let browser = connect(gateway.addr, "/api/ws", false).await;
+            let browser = connect(gateway.addr, "/api/ws", true).await;
             let conn = gateway.upgraded().await;
             if let Some(before) = before {
                 assert_eq!(conn.slot, before.slot, "used again");

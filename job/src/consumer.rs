@@ -1,8 +1,13 @@
 //! Reads the log, plans, and records as done what is safe.
 //!
-//! One task per consumer. Back-pressure: while the window (or the lane of a gateway that is
-//! owed) is full, `next` is not called. Offsets are recorded at most every [`PASS`] unless
-//! the window is full; the log itself may hold them back for a second more.
+//! One task per consumer, each with its own partitions and window. Back-pressure: while the
+//! window (or the lane of a gateway that is owed) is full, `next` is asked for no records,
+//! only for changes of the assignment. Offsets are recorded at most every [`PASS`] unless the
+//! window is full; the log itself may hold them back for a second more.
+//!
+//! A partition that goes to another consumer is abandoned: its window is forgotten, pushes
+//! under way end as they may, and nothing of it is recorded any more. Whoever owns it now
+//! reads on from the last record; gateways drop what they know.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -19,7 +24,7 @@ use tracing::{error, warn};
 use crate::core::duty::Planned;
 use crate::core::plan::{Poison, plan};
 use crate::core::window::Ticket;
-use crate::desk::Desk;
+use crate::desk::{Desk, Report};
 
 /// Records in one answer of the log.
 const READ_MAX: usize = 256;
@@ -29,6 +34,8 @@ const PASS: Duration = Duration::from_millis(50);
 const LOG_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause after a failed call of the log.
 const LOG_PAUSE: Duration = Duration::from_millis(200);
+/// Between reports of how far behind this consumer is.
+const REPORT: Duration = Duration::from_secs(1);
 /// At the end, what is in flight gets this long to be acked; the rest is seen again after
 /// the restart, where the gateways drop what they know.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -46,6 +53,7 @@ pub(crate) struct Reader<C> {
     /// No call of the log before this, after one failed.
     resume_at: Option<Instant>,
     passed_at: Instant,
+    report_at: Instant,
 }
 
 impl<C: LogConsumer> Reader<C> {
@@ -60,6 +68,7 @@ impl<C: LogConsumer> Reader<C> {
             poison: VecDeque::new(),
             resume_at: None,
             passed_at: Instant::now(),
+            report_at: Instant::now(),
         }
     }
 
@@ -73,6 +82,7 @@ impl<C: LogConsumer> Reader<C> {
         }
         while !stop.is_cancelled() {
             self.pass().await;
+            self.report();
             let room = match self.resume_at {
                 Some(_) => 0,
                 None => self.desk.ledger().room(self.index).min(READ_MAX),
@@ -84,13 +94,15 @@ impl<C: LogConsumer> Reader<C> {
                 () = sleep_until(self.resume_at.unwrap_or_else(Instant::now)), if self.resume_at.is_some() => {
                     self.resume_at = None;
                 }
-                event = self.consumer.next(room), if room > 0 => match event {
+                () = sleep_until(self.report_at) => {}
+                event = self.consumer.next(room), if self.resume_at.is_none() => match event {
                     Ok(event) => self.handle_event(event),
                     Err(error) => self.handle_failure("next", &error),
                 },
             }
         }
         self.drain().await;
+        self.consumer.close().await;
     }
 
     fn handle_event(&mut self, event: LogEvent) {
@@ -157,6 +169,14 @@ impl<C: LogConsumer> Reader<C> {
                 Ok(()) => drop(self.safe.remove(&partition)),
                 Err(error) => self.handle_failure("done", &error),
             }
+        }
+    }
+
+    fn report(&mut self) {
+        let now = Instant::now();
+        if now >= self.report_at {
+            self.report_at = now + REPORT;
+            self.desk.tell_report(self.index, Report { up: self.consumer.is_up(), lag: self.consumer.lag() });
         }
     }
 

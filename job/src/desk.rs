@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use corecast_backends::log::Lag;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,6 +14,15 @@ use crate::core::Time;
 use crate::core::ledger::Ledger;
 use crate::metrics::{Metrics, Snapshot};
 
+/// What a consumer last said of itself.
+#[derive(Clone, Default)]
+pub(crate) struct Report {
+    /// It takes part in its group, and the log can be reached.
+    pub(crate) up: bool,
+    /// How far behind its partitions are.
+    pub(crate) lag: Vec<Lag>,
+}
+
 /// Shared by the consumers, the pushers and the health server.
 pub(crate) struct Desk {
     ledger: Mutex<Ledger>,
@@ -20,6 +30,7 @@ pub(crate) struct Desk {
     offered: watch::Sender<()>,
     released: watch::Sender<()>,
     listed: watch::Sender<bool>,
+    reports: Mutex<Vec<Report>>,
     pub(crate) metrics: Metrics,
     pub(crate) deadline: Duration,
 }
@@ -38,6 +49,7 @@ impl Desk {
             offered: watch::Sender::new(()),
             released: watch::Sender::new(()),
             listed: watch::Sender::new(false),
+            reports: Mutex::new(vec![Report::default(); consumers]),
             metrics: Metrics::new(),
             deadline: config.push_deadline(),
         }
@@ -88,6 +100,20 @@ impl Desk {
         self.listed.subscribe()
     }
 
+    /// A consumer tells how it is.
+    pub(crate) fn tell_report(&self, consumer: usize, report: Report) {
+        self.reports()[consumer] = report;
+    }
+
+    /// Does every consumer take part?
+    pub(crate) fn all_up(&self) -> bool {
+        self.reports().iter().all(|report| report.up)
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.reports.lock().expect("nothing panics under the lock")
+    }
+
     /// The text of a scrape.
     pub(crate) fn metrics_text(&self) -> String {
         let now = self.now();
@@ -99,7 +125,10 @@ impl Desk {
                 .lanes()
                 .map(|(node, lane)| (node.id.clone(), lane.unacked(), lane.skipped()))
                 .collect();
-            Snapshot { records, bytes, lag_seconds: lag.as_secs_f64(), lanes }
+            let reports = self.reports();
+            let consumers_up = reports.iter().filter(|report| report.up).count();
+            let behind = reports.iter().flat_map(|report| report.lag.iter().copied()).collect();
+            Snapshot { records, bytes, lag_seconds: lag.as_secs_f64(), lanes, consumers_up, behind }
         };
         self.metrics.text(snapshot)
     }

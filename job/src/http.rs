@@ -18,12 +18,13 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .with_state(desk)
 }
 
-/// Ready means: the registry answered, so records are being read.
+/// Ready means: the registry answered and every consumer takes part in reading the log.
 async fn ready(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
     let listed = *desk.listed().borrow();
-    match listed {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the registry\n"),
+    match (listed, desk.all_up()) {
+        (true, true) => (StatusCode::OK, "ready\n"),
+        (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the log\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "waiting for the registry\n"),
     }
 }
 

@@ -16,14 +16,15 @@
 //! | `http` `metrics` | `/healthz`, `/readyz`, `/metrics` |
 //!
 //! **Invariants.**
-//! 1. An offset is done only when every gateway that was in the registry when its record was
-//!    planned has acked it, came back as another incarnation, or let its duty end (`core`).
+//! 1. An offset is done only when every gateway that was in the registry, or had a stream, when
+//!    its record was planned has acked it, came back as another incarnation, or let its duty
+//!    end (`core`).
 //! 2. A gateway holds the others for one duty time, once, not once per record (`core::duty`).
 //! 3. On a live stream nothing is sent twice; a lost stream's pushes go again, in order, to
 //!    the same incarnation only.
 //! 4. Nothing is planned before the registry's first answer.
 //!
-//! **An empty registry.** When the registry says that there is no gateway, records are done
+//! **An empty registry.** When it says that there is no gateway, and no stream lives, records are done
 //! with nobody having them. For numbered ones that loses nothing: a gateway reads the heads
 //! before it is ready and checks its tails, so it delivers whatever anybody connected to it
 //! may see. Unnumbered pushes of other producers reach who is connected *now*; with no

@@ -1,5 +1,6 @@
 //! What `/metrics` shows. One registry per job, so that several live in one process.
 
+use corecast_backends::log::Lag;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder, core::Collector,
@@ -24,6 +25,8 @@ pub(crate) struct Metrics {
     in_flight_records: IntGauge,
     in_flight_bytes: IntGauge,
     lag: Gauge,
+    consumers_up: IntGauge,
+    behind: IntGaugeVec,
     pushes: IntCounterVec,
     acks: IntCounterVec,
     retries: IntCounterVec,
@@ -90,6 +93,17 @@ impl Metrics {
             lag: shown(
                 &registry,
                 Gauge::with_opts(opts("lag_seconds", "age of the oldest record in flight")),
+            ),
+            consumers_up: shown(
+                &registry,
+                IntGauge::with_opts(opts("consumers_up", "consumers that take part in their group")),
+            ),
+            behind: shown(
+                &registry,
+                IntGaugeVec::new(
+                    opts("consumer_lag_records", "records of a partition of ours that are not done"),
+                    &["partition"],
+                ),
             ),
             pushes: shown(
                 &registry,
@@ -160,6 +174,13 @@ impl Metrics {
         self.in_flight_records.set(gauge(now.records));
         self.in_flight_bytes.set(gauge(now.bytes));
         self.lag.set(now.lag_seconds);
+        self.consumers_up.set(gauge(now.consumers_up));
+        // A partition that went to another process is told there.
+        self.behind.reset();
+        for Lag { partition, records } in &now.behind {
+            let records = i64::try_from(*records).unwrap_or(i64::MAX);
+            self.behind.with_label_values(&[partition.to_string()]).set(records);
+        }
         for (gateway, unacked, skipped) in &now.lanes {
             self.lane.with_label_values(&[gateway.as_str()]).set(gauge(*unacked));
             let counter = self.skipped.with_label_values(&[gateway.as_str()]);
@@ -176,6 +197,8 @@ pub(crate) struct Snapshot {
     pub(crate) records: usize,
     pub(crate) bytes: usize,
     pub(crate) lag_seconds: f64,
+    pub(crate) consumers_up: usize,
+    pub(crate) behind: Vec<Lag>,
     /// Gateway, unacked pushes, skipped pushes.
     pub(crate) lanes: Vec<(String, usize, u64)>,
 }

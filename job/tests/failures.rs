@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use corecast_backends::registry::fixed::FixedRegistry;
-use corecast_backends::registry::{Lease, Node, Registry, RegistryError, Role};
+use corecast_backends::registry::{Lease, Node, Presence, Registry, RegistryError, Role};
 use corecast_proto::job::PushMsg;
 use support::gateway::{FakeGateway, Manner};
 use support::{Log, config, node, room_record, start};
@@ -181,7 +181,7 @@ async fn nothing_is_planned_before_the_registry_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gateway_that_joins_gets_what_is_planned_from_then_on() {
+async fn gateway_that_joins_gets_what_is_planned_from_then_on_until_its_stream_ends() {
     let (log, old) = (Log::new().await, FakeGateway::start("old", Manner::Acking).await);
     let young = FakeGateway::start("young", Manner::Acking).await;
     let registry = FixedRegistry::new(vec![old.node()], vec![]);
@@ -193,8 +193,11 @@ async fn gateway_that_joins_gets_what_is_planned_from_then_on() {
     log.append_rooms([2]).await;
     young.seqs_are(1, &[2]).await;
     drop(lease);
+    log.append_rooms([3]).await;
+    young.seqs_are(1, &[2, 3]).await;
     log.empty().await;
     job.metric_is(r#"corecast_job_streams_up{gateway="old"}"#, 1.0).await;
+    young.break_streams();
     support::eventually("the lane of the one that left is gone", || async {
         job.metric(r#"corecast_job_streams_up{gateway="young"}"#).await.is_none().then_some(())
     })
@@ -212,6 +215,18 @@ impl Registry for SilentRegistry {
     }
 
     async fn register(&self, _role: Role, _node: Node) -> Result<Lease, RegistryError> {
-        Err(RegistryError("takes nobody".into()))
+        Err(RegistryError::Unavailable("takes nobody".into()))
+    }
+
+    async fn presence(&self, _role: Role, _id: &str) -> Result<Presence, RegistryError> {
+        Ok(Presence::Unknown)
+    }
+
+    async fn lock(&self, _name: &str) -> Result<Lease, RegistryError> {
+        Err(RegistryError::Unavailable("locks nothing".into()))
+    }
+
+    fn tells_others(&self) -> bool {
+        false
     }
 }

@@ -26,9 +26,10 @@ pub struct Config {
     /// restarts, or the rows of the last run wait until another node claims them; absent:
     /// the caller of [`Logic::bind`](crate::Logic::bind) puts in the UUID kept in `data_dir`.
     pub id: Option<String>,
-    /// Lanes that commit sends, 1–64, default 1. A room always takes the same lane. SQLite has
-    /// one writer, where a second lane only halves the batches; a database with row locks
-    /// gains up to about one lane per connection of its pool.
+    /// Lanes that commit sends, 1–64, or 0 (the default): 1 on SQLite, 4 on a server. A room
+    /// always takes the same lane. SQLite has one writer, where a second lane only halves the
+    /// batches; on a server one lane works while another waits for the disk. Each takes a
+    /// connection of the pool.
     pub lanes: u32,
     /// Requests that may wait for a password hash (about 20 ms of one core each), 1–65,536,
     /// default 256. One more is refused with 503: raising it makes the unlucky wait longer.
@@ -45,7 +46,7 @@ impl Default for Config {
             grpc_addr: "127.0.0.1:50052".into(),
             advertise_grpc: None,
             id: None,
-            lanes: 1,
+            lanes: 0,
             password_waiters_max: 256,
             rooms: Rooms::default(),
         }
@@ -68,8 +69,8 @@ impl Config {
         {
             return Err(format!("logic.id = {id:?}: must have 1 to 64 bytes"));
         }
-        if !(1..=64).contains(&self.lanes) {
-            return Err(format!("logic.lanes = {}: must be 1 to 64", self.lanes));
+        if self.lanes > 64 {
+            return Err(format!("logic.lanes = {}: must be 0 to 64", self.lanes));
         }
         if !(1..=65_536).contains(&self.password_waiters_max) {
             return Err(format!(
@@ -207,7 +208,6 @@ mod tests {
         assert!(refused(|c| c.grpc_addr = "localhost:65536".into()).contains("logic.grpc_addr"));
         assert!(refused(|c| c.advertise_grpc = Some(":1".into())).contains("logic.advertise_grpc"));
         assert!(refused(|c| c.id = Some(String::new())).contains("logic.id"));
-        assert!(refused(|c| c.lanes = 0).contains("logic.lanes"));
         assert!(refused(|c| c.lanes = 65).contains("logic.lanes"));
         assert!(refused(|c| c.password_waiters_max = 0).contains("logic.password_waiters_max"));
         assert!(refused(|c| c.rooms.defaults.clear()).contains("rooms.defaults"));

@@ -6,6 +6,7 @@
 //! | [`service`] | the use cases, over a store, a hot set and a bus |
 //! | `grpc` `http` | two faces of the same functions: for gateways, for trusted callers |
 //! | [`relay`] | outbox → log, where the log is not the outbox itself |
+//! | [`claims`] | rows of dead nodes become this node's own |
 //! | `node` | binds the faces, runs everything until the stop signal |
 //! | [`config`] [`error`] [`metrics`] | what their names say |
 //!
@@ -23,6 +24,7 @@
 // A test that meets the unexpected shall panic where it meets it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod claims;
 pub mod config;
 pub mod domain;
 pub mod error;

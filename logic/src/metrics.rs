@@ -2,14 +2,21 @@
 //!
 //! Each node has a registry of its own, so several nodes in one process do not add up.
 
+mod pool;
+
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use corecast_backends::bus::BusCounters;
+use corecast_backends::hotset::HotSetCounters;
+use corecast_backends::store::PoolUse;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
+use self::pool::Pool;
 use crate::error::Failure;
 
 /// What a node counts. Cheap to clone.
@@ -36,18 +43,35 @@ pub struct Metrics {
     pub(crate) bus_dropped_frames: IntCounter,
     /// Calls that the hot set did not answer.
     pub(crate) hotset_failed_calls: IntCounter,
+    /// Cached lists that miss an append because too many waited.
+    pub(crate) hotset_dropped_appends: IntCounter,
+    backends: Arc<Mutex<Backends>>,
     /// Pages of history, by where they came from.
     history_pages: IntCounterVec,
     /// Sessions verified, by where the answer came from.
     verified_sessions: IntCounterVec,
-    /// Outbox rows that wait for the log, as far as the relay has looked.
+    /// Outbox rows that wait for the log; 10,000 stands for more, too.
     pub(crate) relay_backlog_rows: IntGauge,
+    /// Age of the oldest of them.
+    pub(crate) relay_backlog_seconds: Gauge,
     /// Records the log took.
     pub(crate) relay_appended_records: IntCounter,
     /// Records the log will never take.
     pub(crate) relay_dead_letter_records: IntCounter,
+    /// Rows taken over from nodes that are dead.
+    pub(crate) relay_claimed_rows: IntCounter,
     /// Appends and reads that failed and were tried again.
     pub(crate) relay_failed_attempts: IntCounter,
+}
+
+/// What the hot set and the bus count themselves, as it was told last.
+struct Backends {
+    hotset_hits: IntCounter,
+    hotset_misses: IntCounter,
+    hotset_errors: IntCounter,
+    hotset_revocations_held: IntGauge,
+    bus_unsent_frames: IntCounter,
+    store_pool: Pool,
 }
 
 /// Where an answer came from.
@@ -118,6 +142,27 @@ impl Metrics {
                 "kept from the fast path: too slow",
             ),
             hotset_failed_calls: counter(&registry, "hotset_failed_calls_total", "hot set did not answer"),
+            hotset_dropped_appends: counter(
+                &registry,
+                "hotset_dropped_appends_total",
+                "cached lists that miss an append: too many waited",
+            ),
+            backends: Arc::new(Mutex::new(Backends {
+                hotset_hits: counter(&registry, "hotset_hits_total", "found in the hot set"),
+                hotset_misses: counter(&registry, "hotset_misses_total", "not, or not all, in the hot set"),
+                hotset_errors: counter(&registry, "hotset_errors_total", "errors of the hot set's server"),
+                hotset_revocations_held: gauge(
+                    &registry,
+                    "hotset_revocations_held",
+                    "ended sessions the hot set has yet to be told of",
+                ),
+                bus_unsent_frames: counter(
+                    &registry,
+                    "bus_unsent_frames_total",
+                    "dropped by the fast path: its server was down or too slow",
+                ),
+                store_pool: Pool::new(&registry),
+            })),
             history_pages: counters(&registry, "history_pages_total", "pages of history", &["source"]),
             verified_sessions: counters(
                 &registry,
@@ -125,13 +170,19 @@ impl Metrics {
                 "sessions looked up",
                 &["source"],
             ),
-            relay_backlog_rows: gauge(&registry, "relay_backlog_rows", "outbox rows the relay sees waiting"),
+            relay_backlog_rows: gauge(&registry, "relay_backlog_rows", "outbox rows that wait for the log"),
+            relay_backlog_seconds: gauge_of_seconds(
+                &registry,
+                "relay_backlog_seconds",
+                "age of the oldest outbox row",
+            ),
             relay_appended_records: counter(&registry, "relay_appended_records_total", "taken by the log"),
             relay_dead_letter_records: counter(
                 &registry,
                 "relay_dead_letter_records_total",
                 "never taken by the log",
             ),
+            relay_claimed_rows: counter(&registry, "relay_claimed_rows_total", "taken over from dead nodes"),
             relay_failed_attempts: counter(
                 &registry,
                 "relay_failed_attempts_total",
@@ -157,6 +208,24 @@ impl Metrics {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out).expect("a Vec takes every byte");
         String::from_utf8(out).expect("the text format is UTF-8")
+    }
+
+    /// Takes over what the hot set and the bus counted since they were opened.
+    pub(crate) fn note_backends(&self, hotset: HotSetCounters, bus: BusCounters) {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&backends.hotset_hits, hotset.hits);
+        raise(&backends.hotset_misses, hotset.misses);
+        raise(&backends.hotset_errors, hotset.errors);
+        backends.hotset_revocations_held.set(hotset.revocations_held as i64);
+        raise(&backends.bus_unsent_frames, bus.dropped);
+    }
+
+    /// Takes over how the store uses its connections, where it tells.
+    pub(crate) fn note_pool(&self, now: Option<PoolUse>) {
+        if let Some(now) = now {
+            self.backends.lock().unwrap_or_else(PoisonError::into_inner).store_pool.note(now);
+        }
     }
 
     /// Counts and times one call of a service function.
@@ -224,6 +293,12 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     let gauge = IntGauge::with_opts(options(name, help)).expect(VALID);
+    registry.register(Box::new(gauge.clone())).expect(VALID);
+    gauge
+}
+
+fn gauge_of_seconds(registry: &Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::with_opts(options(name, help)).expect(VALID);
     registry.register(Box::new(gauge.clone())).expect(VALID);
     gauge
 }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use corecast_backends::bus::{AnyBus, Bus};
 use corecast_backends::hotset::{AnyHotSet, HotSet};
 use corecast_backends::log::{AnyProducer, LogProducer, embedded};
-use corecast_backends::registry::{AnyRegistry, Node, Registry, RegistryError, Role};
+use corecast_backends::registry::advertise::advertised;
+use corecast_backends::registry::{AnyRegistry, Lease, Node, Registry, RegistryError, Role};
 use corecast_backends::store::{AnyStore, Store, StoreError};
 use corecast_backends::url;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::{Claims, Patience};
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -80,6 +82,9 @@ impl<S: Store, H: HotSet, P: LogProducer, B: Bus, R: Registry> Logic<S, H, P, B,
         let (id, owner) = identity(&config, producer.is_outbox())?;
         let http = bind(&config.http_addr).await?;
         let grpc = bind(&config.grpc_addr).await?;
+        let advertise_grpc = config.advertise_grpc.as_deref();
+        let grpc_addr =
+            advertised("logic", advertise_grpc, grpc.1, registry.tells_others()).map_err(Error::Config)?;
         for (face, addr) in [("http", http.1), ("grpc", grpc.1)] {
             if !addr.ip().is_loopback() {
                 tracing::warn!(face, %addr, "bound wider than loopback: this face trusts its caller");
@@ -93,7 +98,6 @@ impl<S: Store, H: HotSet, P: LogProducer, B: Bus, R: Registry> Logic<S, H, P, B,
             Err(error @ StoreError::Fatal(_)) => return Err(error.into()),
             Err(_) => false,
         };
-        let grpc_addr = config.advertise_grpc.unwrap_or_else(|| grpc.1.to_string());
         Ok(Self {
             service: Arc::new(service),
             store,
@@ -145,10 +149,14 @@ impl<S: Store, H: HotSet, P: LogProducer, B: Bus, R: Registry> Logic<S, H, P, B,
         parts.spawn(http::serve(self.http.0, self.service.clone(), readiness.clone(), stop.clone()));
         if !self.producer.is_outbox() {
             let metrics = self.service.metrics().clone();
-            let relay = Relay::new(self.store, self.producer, self.owner, metrics);
+            let (store, owner) = (self.store.clone(), self.owner.clone());
+            let relay = Relay::new(store, self.producer, owner, metrics.clone());
+            let (claimed, patience) = (relay.claimed(), Patience::default());
+            let claims =
+                Claims::new(self.store, self.registry.clone(), self.owner, claimed, metrics, patience);
             let stop = stop.clone();
             parts.spawn(async move {
-                relay.run(stop).await;
+                futures::future::join(relay.run(stop.clone()), claims.run(stop)).await;
                 Ok(())
             });
         }
@@ -209,7 +217,7 @@ async fn tend<S: Store, H: HotSet, B: Bus, R: Registry>(
         tracing::warn!("no time to prepare for logins");
     }
     ready().await;
-    let keep_place = keep_place(registry, node);
+    let keep_place = keep_place(registry, node, stop.clone());
     let sweep = async {
         loop {
             // Jitter: nodes started together do not sweep together.
@@ -220,29 +228,36 @@ async fn tend<S: Store, H: HotSet, B: Bus, R: Registry>(
             }
         }
     };
-    let _ = stop.run_until_cancelled(futures::future::join(keep_place, sweep)).await;
+    // The place is given up before anything else ends, and waited for.
+    futures::future::join(keep_place, stop.run_until_cancelled(sweep)).await;
     Ok(())
 }
 
-/// Registers, and registers again when the lease is lost. Dropping it gives the place up.
-async fn keep_place(registry: impl Registry, node: Node) {
-    let mut failed = false;
+/// Registers, and registers again when the lease is lost. Of two nodes with one id the second
+/// one waits here until the first one's lease ends. At the stop signal the place is given up.
+async fn keep_place(registry: impl Registry, node: Node, stop: CancellationToken) {
+    loop {
+        let Some(mut lease) = stop.run_until_cancelled(register(&registry, &node)).await else { return };
+        tracing::info!(id = node.id, grpc_addr = node.grpc_addr, "registered");
+        if stop.run_until_cancelled(lease.until_lost()).await.is_none() {
+            return lease.end().await;
+        }
+        tracing::warn!(id = node.id, "lease lost, registering again");
+    }
+}
+
+/// Tries until it is registered; says once why it is not.
+async fn register(registry: &impl Registry, node: &Node) -> Lease {
+    let mut told = None;
     loop {
         let asked = tokio::time::timeout(REGISTER_DEADLINE, registry.register(Role::Logic, node.clone()));
-        let late = |_| Err(RegistryError(format!("no answer in {REGISTER_DEADLINE:?}")));
+        let late = |_| Err(RegistryError::Unavailable(format!("no answer in {REGISTER_DEADLINE:?}")));
         match asked.await.unwrap_or_else(late) {
-            Ok(mut lease) => {
-                tracing::info!(id = node.id, grpc_addr = node.grpc_addr, "registered");
-                failed = false;
-                // A sender that is gone can no longer tell: the place stays ours.
-                if lease.lost.wait_for(|lost| *lost).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                tracing::warn!(id = node.id, "lease lost, registering again");
-            }
+            Ok(lease) => return lease,
             Err(error) => {
-                if !std::mem::replace(&mut failed, true) {
-                    tracing::warn!(%error, "cannot register yet");
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(id = node.id, %error, "not registered yet, trying on");
+                    told = Some(error);
                 }
             }
         }

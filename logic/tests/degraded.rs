@@ -111,6 +111,7 @@ gated! {
     fn outbox(owner: &str, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
     fn outbox_changed() -> ();
     fn delete_outbox(ids: Vec<u64>) -> Result<(), StoreError>;
+    fn outbox_owners() -> Result<Vec<OutboxOwner>, StoreError>;
     fn claim_outbox(owner: &str, claimant: &str, limit: u32) -> Result<u64, StoreError>;
     fn put_dead_letter(letter: DeadLetter) -> Result<(), StoreError>;
     fn dead_letters(limit: u32) -> Result<Vec<DeadLetter>, StoreError>;

@@ -27,7 +27,7 @@ fn after(room_id: &str, user: &User, seq: u64, count: u32) -> HistoryRequest {
 }
 
 fn forget(node: &Running) {
-    let AnyHotSet::Memory(hotset) = &node.backends.hotset;
+    let AnyHotSet::Memory(hotset) = &node.backends.hotset else { panic!("not embedded") };
     hotset.clear();
 }
 

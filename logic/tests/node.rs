@@ -111,8 +111,8 @@ async fn what_stops_a_start_says_why() {
     let refused = bind(&|config| config.http_addr = taken.clone()).await.map(|_| ());
     let Err(Error::Bind { addr, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(addr, taken);
-    let refused = bind(&|config| config.lanes = 0).await.map(|_| ());
-    assert!(matches!(refused, Err(Error::Config(why)) if why.contains("logic.lanes = 0")));
+    let refused = bind(&|config| config.lanes = 65).await.map(|_| ());
+    assert!(matches!(refused, Err(Error::Config(why)) if why.contains("logic.lanes = 65")));
     // Another room has the name already.
     let renamed = |config: &mut corecast_logic::Config| {
         config.rooms.defaults = vec![DefaultRoom { id: "room-002".into(), name: "General".into() }];

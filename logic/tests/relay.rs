@@ -31,7 +31,14 @@ struct TestLog(Arc<Mutex<TestLogState>>);
 struct TestLogState {
     records: Vec<(String, Bytes)>,
     attempts: u64,
+    /// Answers that are out, and the most there were.
+    out: usize,
+    out_max: usize,
+    /// One was not taken: nor is what was enqueued behind it before its answer was seen.
+    failing: bool,
     down: bool,
+    /// Away like a server: nothing fails, no answer comes.
+    silent: bool,
     /// Every n-th append is not taken, though it may be at the next try.
     fail_every: u64,
     /// Records that hold this are refused for good.
@@ -39,24 +46,48 @@ struct TestLogState {
 }
 
 impl LogProducer for TestLog {
-    async fn append(&self, key: &RoomId, value: Bytes) -> Result<(), LogError> {
-        tokio::task::yield_now().await;
-        let mut state = self.0.lock().unwrap();
-        state.attempts += 1;
-        if state.down || (state.fail_every > 0 && state.attempts.is_multiple_of(state.fail_every)) {
-            return Err(LogError::Unavailable("down".into()));
+    fn enqueue(
+        &self,
+        key: &RoomId,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<> {
+        let result = {
+            let mut state = self.0.lock().unwrap();
+            state.out += 1;
+            state.out_max = state.out_max.max(state.out);
+            state.take(key, value)
+        };
+        let log = self.0.clone();
+        async move {
+            tokio::task::yield_now().await;
+            while log.lock().unwrap().silent {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            let mut state = log.lock().unwrap();
+            state.out -= 1;
+            state.failing &= state.out > 0;
+            result
         }
-        let poisoned =
-            state.poison.is_some_and(|poison| value.windows(poison.len()).any(|part| part == poison));
-        if poisoned {
-            return Err(LogError::Refused("malformed".into()));
-        }
-        state.records.push((key.to_string(), value));
-        Ok(())
     }
 
     fn is_outbox(&self) -> bool {
         false
+    }
+}
+
+impl TestLogState {
+    fn take(&mut self, key: &RoomId, value: Bytes) -> Result<(), LogError> {
+        self.attempts += 1;
+        let fails = self.fail_every > 0 && self.attempts.is_multiple_of(self.fail_every);
+        if self.down || self.failing || fails {
+            self.failing = true;
+            return Err(LogError::Unavailable("down".into()));
+        }
+        if self.poison.is_some_and(|poison| value.windows(poison.len()).any(|part| part == poison)) {
+            return Err(LogError::Refused("malformed".into()));
+        }
+        self.records.push((key.to_string(), value));
+        Ok(())
     }
 }
 
@@ -181,6 +212,49 @@ async fn a_record_that_is_refused_for_good_is_put_aside_and_the_rest_goes_on() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].room_id.as_str(), letters[0].reason.as_str()), (GENERAL, "malformed"));
     assert!(setup.metrics.text().contains("corecast_logic_relay_dead_letter_records_total 1"));
+    stop.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_is_away_holds_a_window_of_rows_and_the_rest_waits_in_the_store() {
+    let setup = setup().await;
+    setup.log.set(|log| log.silent = true);
+    for n in 0..1_500 {
+        setup.commit(OWNER, &format!("{n}")).await;
+    }
+    let (stop, relay) = setup.start();
+    until("the window is full", async || setup.log.0.lock().unwrap().out >= 1_024).await;
+    until("the backlog shows", async || {
+        setup.metrics.text().contains("corecast_logic_relay_backlog_rows 1500")
+    })
+    .await;
+    assert_eq!(setup.rows(OWNER).await, 1_500);
+    setup.log.set(|log| log.silent = false);
+    until("no rows are left", async || setup.rows(OWNER).await == 0).await;
+    assert_eq!(setup.log.first_numbers(), (1..=1_500).collect::<Vec<i64>>(), "each once");
+    assert_eq!(setup.log.0.lock().unwrap().out_max, 1_024, "never more at a time");
+    until("the backlog is gone", async || {
+        setup.metrics.text().contains("corecast_logic_relay_backlog_rows 0")
+    })
+    .await;
+    stop.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_appear_below_those_that_are_settled_are_found() {
+    let setup = setup().await;
+    // Lower ids, first of another node.
+    for n in 0..5 {
+        setup.commit("node-b", &format!("theirs {n}")).await;
+    }
+    let (stop, relay) = setup.start();
+    setup.commit(OWNER, "ours").await;
+    until("our record", async || setup.log.first_numbers() == [6]).await;
+    setup.store.claim_outbox("node-b", OWNER, 100).await.unwrap();
+    until("theirs, too", async || setup.log.first_numbers() == [6, 1, 2, 3, 4, 5]).await;
+    until("no rows are left", async || setup.rows(OWNER).await == 0).await;
     stop.cancel();
     relay.await.unwrap();
 }

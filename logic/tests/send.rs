@@ -222,7 +222,7 @@ async fn committed_frames_are_published_as_they_were_encoded() {
     let node = node().await;
     let user = node.user().await;
     let mut subscription = node.backends.bus.subscribe().await;
-    subscription.watch(&GENERAL.into()).await;
+    subscription.watch(&[GENERAL.into()]).await;
     let results = node.send(vec![frame(GENERAL, &user, &[("a", "c:1"), ("b", "c:2")])]).await;
     // A repeat writes nothing, so there is nothing to publish.
     node.send(vec![frame(GENERAL, &user, &[("a", "c:1")])]).await;

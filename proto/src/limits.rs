@@ -30,8 +30,12 @@ pub const OUTBOX_FRAME_BYTES: usize = 64 << 10;
 pub const REPLY_BYTES: usize = 1 << 20;
 /// Rooms in one `resume` frame.
 pub const RESUME_ROOMS: usize = 1024;
+/// Rooms besides the default ones that one connection may be in: what it could resume.
+pub const MEMBERSHIPS: usize = RESUME_ROOMS;
 /// A gap larger than this is not read: the client gets `cut`.
 pub const GAP_MESSAGES: u64 = 10_000;
+/// A connection that is behind in a room for this many milliseconds gets `cut`.
+pub const BEHIND_MS: u64 = 120_000;
 /// `epoch` and `seq` stay exact in a JavaScript number below this.
 pub const JSON_INTEGER: u64 = 1 << 53;
 

@@ -1,9 +1,10 @@
 //! Tiers that run apart cannot meet inside a process: `memory:` and `embedded:` are refused
 //! for whatever they share.
 
+use corecast_backends::registry::advertise::advertised;
 use corecast_backends::url::{Urls, needs_one_process};
 
-use super::ConfigError;
+use super::{Config, ConfigError};
 
 /// What is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -62,6 +63,28 @@ pub fn check(tiers: &[Tier], urls: &Urls) -> Result<(), ConfigError> {
              static:gateway=ID@host:port,…;logic=ID@host:port,… or etcd://…"
                 .into(),
         ));
+    }
+    Ok(())
+}
+
+/// Do gateways and logic nodes have an address that the registry may tell others?
+///
+/// # Errors
+/// [`ConfigError::Value`]: bound on all interfaces, and no address is configured.
+pub fn check_addresses(tiers: &[Tier], config: &Config, urls: &Urls) -> Result<(), ConfigError> {
+    if !urls.registry.starts_with("etcd:") {
+        return Ok(());
+    }
+    for tier in tiers {
+        let (bound, configured) = match tier {
+            Tier::Gateway => (Some(config.gateway.grpc_addr), &config.gateway.advertise_grpc),
+            // A host name is no wildcard.
+            Tier::Logic => (config.logic.grpc_addr.parse().ok(), &config.logic.advertise_grpc),
+            Tier::Job => continue,
+        };
+        if let Some(bound) = bound {
+            advertised(tier.name(), configured.as_deref(), bound, true).map_err(ConfigError::Value)?;
+        }
     }
     Ok(())
 }

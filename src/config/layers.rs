@@ -188,9 +188,10 @@ fn without_empty(values: Dict) -> Dict {
 }
 
 /// Text of the environment or a flag as the type its default has: an id of digits stays
-/// text. An absent option is text, too; a list may come as TOML or with commas.
+/// text. An absent option is text, too; a list may come as TOML or with commas. An address
+/// may begin like a list, `[::]:50052`, but does not end like one.
 fn typed(raw: &str, default: &Value) -> Result<Value, String> {
-    let list = raw.trim_start().starts_with('[');
+    let list = raw.trim_start().starts_with('[') && raw.trim_end().ends_with(']');
     match default {
         Value::Bool(..) => raw.parse::<bool>().map(Value::from).map_err(|_| "must be true or false".into()),
         Value::Num(..) => raw.parse::<i64>().map(Value::from).map_err(|_| "must be a whole number".into()),

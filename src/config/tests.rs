@@ -172,3 +172,61 @@ fn what_lives_inside_a_process_is_refused_where_tiers_run_apart() {
     let alone = check(&[Tier::Job], &Urls { log: "kafka://h".into(), ..Urls::default() });
     assert!(alone.unwrap_err().to_string().contains("registry.url"));
 }
+
+#[test]
+fn what_the_registry_tells_others_must_name_a_machine() {
+    use super::apart::{Tier, check_addresses};
+    let refusal = |tier, sets: &[&str]| {
+        let config = from_sets(sets).unwrap();
+        let urls = config.urls().unwrap();
+        check_addresses(&[tier], &config, &urls).err().map(|error| error.to_string())
+    };
+    let etcd = "registry.url=etcd://h:1";
+    let gateway = refusal(Tier::Gateway, &[etcd, "gateway.grpc_addr=0.0.0.0:50051"]).unwrap();
+    assert!(gateway.contains("gateway.advertise_grpc is not set"), "{gateway}");
+    let logic = refusal(Tier::Logic, &[etcd, "logic.grpc_addr=[::]:50052"]).unwrap();
+    assert!(logic.contains("logic.advertise_grpc is not set"), "{logic}");
+    let named = "logic.advertise_grpc=logic.example:50052";
+    assert_eq!(refusal(Tier::Logic, &[etcd, "logic.grpc_addr=[::]:50052", named]), None);
+    assert_eq!(refusal(Tier::Logic, &[etcd, "logic.grpc_addr=logic.example:50052"]), None);
+    assert_eq!(refusal(Tier::Gateway, &[etcd]), None);
+    assert_eq!(refusal(Tier::Gateway, &["gateway.grpc_addr=0.0.0.0:50051"]), None, "a list tells nobody");
+    assert!(from_sets(&["gateway.advertise_grpc=nowhere"]).unwrap_err().contains("host:port"));
+}
+
+#[test]
+fn the_lease_time_is_whole_seconds_within_its_range() {
+    for good in ["2000", "5000", "60000"] {
+        let config = from_sets(&[&format!("registry.lease_ttl_ms={good}")]).unwrap();
+        assert_eq!(config.urls().unwrap().lease_ttl.as_millis().to_string(), good);
+    }
+    for bad in ["1000", "2500", "61000"] {
+        let error = from_sets(&[&format!("registry.lease_ttl_ms={bad}")]).unwrap_err();
+        assert!(error.contains("registry.lease_ttl_ms") && error.contains("2000 to 60000"), "{error}");
+    }
+}
+
+#[test]
+fn the_pool_of_the_store_has_a_range() {
+    let config = from_sets(&["store.pool_max=2", "store.pool_wait_ms=10"]).unwrap();
+    let options = config.urls().unwrap().store_options;
+    assert_eq!((options.pool_max, options.pool_wait.as_millis(), options.replica_url), (2, 10, None));
+    for (bad, range) in [("pool_max=1", "2 to 1000"), ("pool_max=1001", "2 to 1000")] {
+        assert!(from_sets(&[&format!("store.{bad}")]).unwrap_err().contains(range), "{bad}");
+    }
+    for bad in ["9", "30001"] {
+        let error = from_sets(&[&format!("store.pool_wait_ms={bad}")]).unwrap_err();
+        assert!(error.contains("store.pool_wait_ms") && error.contains("10 to 30000"), "{error}");
+    }
+}
+
+#[test]
+fn the_replica_is_named_by_a_url_or_a_file_and_its_password_is_not_shown() {
+    let config = from_sets(&["store.replica_url=mysql://me:secret@h/db"]).unwrap();
+    assert!(!config.effective().contains("secret"));
+    assert_eq!(config.urls().unwrap().store_options.replica_url.unwrap(), "mysql://me:secret@h/db");
+    let file = file("mysql://me@other/db\n");
+    let set = format!("store.replica_url_file={}", file.path().display());
+    let config = from_sets(&["store.replica_url=mysql://me:secret@h/db", &set]).unwrap();
+    assert_eq!(config.urls().unwrap().store_options.replica_url.unwrap(), "mysql://me@other/db");
+}

@@ -16,9 +16,12 @@
 //! | [`crash`] | an ack survives `kill -9`; the start is fast; writes are few |
 //! | [`epoch`] | `store new-epoch` voids what clients hold |
 //! | [`gateways`] | DESIGN §3.6: what job owes a gateway that is slow or away |
+//! | [`leases`] | DESIGN §3.6, §3.11: whatever etcd says or does not say, nothing is lost |
+//! | [`apart`] | every tier as processes of its own, on the real engines |
 //! | [`drain`] | SIGTERM loses nothing |
 //! | [`slow_reader`] | DESIGN §3.7: who does not read is set aside, catches up, and delays nobody |
 //! | [`outage`] | a tier that is away degrades, it does not corrupt |
+//! | [`redis`] | DESIGN §3.11: Redis may die and come back under people who talk |
 //! | [`operations`] | metrics, health, log words, configuration, a kernel without io_uring |
 //!
 //! One test: `cargo test --test system chat::two_users`.
@@ -27,6 +30,7 @@
 mod support;
 
 mod accounts;
+mod apart;
 mod chat;
 mod crash;
 mod delivery;
@@ -35,10 +39,12 @@ mod epoch;
 mod gateways;
 mod history;
 mod keys;
+mod leases;
 mod logic_http;
 mod operations;
 mod outage;
 mod pushes;
+mod redis;
 mod refusals;
 mod resume;
 mod rooms;

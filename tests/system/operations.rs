@@ -125,14 +125,15 @@ async fn the_default_configuration_checks_and_embedded_backends_need_one_process
 #[tokio::test]
 async fn the_effective_configuration_is_printed_with_secrets_hidden() {
     let data = folder();
-    let setup = Setup::new(data.path()).set("hotset.url", "redis://user:hunter2@127.0.0.1:1/");
-    let (_, output) = setup.run_to_end().await;
-    assert!(!output.contains("hunter2"), "{output}");
-    let corecast = Corecast::up(data.path()).await;
+    // Nobody listens there: everything works without the hot set.
+    let hotset = "redis://user:hunter2@127.0.0.1:1/";
+    let corecast = Setup::new(data.path()).set("hotset.url", hotset).start().await;
     eventually("the configuration is printed", || async {
         !corecast.output().lines_with("tail_check_ms").is_empty()
     })
     .await;
+    assert!(!corecast.output().lines_with("127.0.0.1:1").is_empty(), "the URL is printed");
+    assert!(corecast.output().lines_with("hunter2").is_empty(), "its password is not");
 }
 
 /// Runs a program for which the kernel refuses `io_uring_setup`.
@@ -142,7 +143,8 @@ const WITHOUT_IO_URING: &str =
 #[tokio::test]
 async fn where_io_uring_is_refused_it_works_with_one_warning() {
     let data = folder();
-    let corecast = Setup::new(data.path()).under("perl", &[WITHOUT_IO_URING]).start().await;
+    let setup = Setup::new(data.path()).under("perl", &[WITHOUT_IO_URING]).set("gateway.driver", "auto");
+    let corecast = setup.start().await;
     let (ann, bob) = (corecast.account("ann").await, corecast.account("bob").await);
     let mut of_ann = Browser::knock(corecast.http(), &ann.sid).open().await;
     let mut of_bob = Browser::knock(corecast.http(), &bob.sid).open().await;
@@ -158,6 +160,21 @@ async fn where_io_uring_is_refused_it_works_with_one_warning() {
         .collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     post(corecast.logic(), "/logic/rooms", &json!({})).await;
+}
+
+#[tokio::test]
+async fn the_metrics_name_the_driver_that_was_asked_for() {
+    for driver in ["epoll", "auto"] {
+        let data = folder();
+        let corecast = Setup::new(data.path()).set("gateway.driver", driver).start().await;
+        let answer = get(corecast.metrics(), "/metrics").await.expect("metrics");
+        let mut shards = answer.text.lines().filter(|line| line.starts_with("corecast_gateway_shard_info{"));
+        let expected = |line: &str| match driver {
+            "epoll" => line.contains("host=\"thread\"") && line.contains("driver=\"epoll\""),
+            _ => ["uring", "epoll"].iter().any(|name| line.contains(&format!("driver=\"{name}\""))),
+        };
+        assert!(shards.clone().count() > 0 && shards.all(expected), "{driver}: {}", answer.text);
+    }
 }
 
 #[tokio::test]

@@ -1,31 +1,20 @@
 //! The fast path inside one process.
 //!
-//! Each subscriber has one queue, bounded by [`QUEUE_FRAMES`] and [`QUEUE_BYTES`]. A full
-//! queue drops the frame, leaves one [`BusEvent::Interrupted`] behind its last frame and
-//! counts; the publisher never waits. Frames that a fault delays wait in tasks of their own,
-//! at most [`DELAYED_FRAMES`]; more are dropped and counted.
+//! Each subscriber has one bounded [`Inbox`]; the publisher never waits. Frames that a fault
+//! delays wait in tasks of their own, at most [`DELAYED_FRAMES`]; more are dropped and counted.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use corecast_proto::ids::RoomId;
-use tokio::sync::Notify;
 
 use super::faults::{BusFaults, FaultPlan};
+use super::inbox::{Inbox, QUEUE_FRAMES};
 use super::{Bus, BusEvent, BusFrame, Subscription};
 
-/// Frames that wait for one subscriber.
-pub const QUEUE_FRAMES: usize = 65_536;
-/// Bytes that wait for one subscriber. Frames are shared, so a lone subscriber holds what
-/// nobody else does only when it lags: 64 MiB is then the price of its slowness.
-pub const QUEUE_BYTES: usize = 64 << 20;
 /// Frames that a fault delays at the same time.
 pub const DELAYED_FRAMES: usize = 16_384;
-
-/// What a frame costs beside its bytes.
-const FRAME_OVERHEAD: usize = 128;
 
 /// The bus. Clones share it.
 #[derive(Clone)]
@@ -34,7 +23,7 @@ pub struct MemoryBus {
 }
 
 struct Shared {
-    subscribers: Mutex<Vec<Weak<Subscriber>>>,
+    subscribers: Mutex<Vec<Weak<Inbox>>>,
     faults: Mutex<FaultPlan>,
     queue_frames: usize,
     published: AtomicU64,
@@ -53,17 +42,6 @@ pub struct MemoryBusCounters {
     pub overflowed: u64,
     /// Frames that a fault lost, since the faults were last set.
     pub lost: u64,
-}
-
-struct Subscriber {
-    state: Mutex<SubscriberState>,
-    added: Notify,
-}
-
-struct SubscriberState {
-    watched: HashSet<RoomId>,
-    queue: VecDeque<BusEvent>,
-    bytes: usize,
 }
 
 impl Default for MemoryBus {
@@ -134,18 +112,17 @@ impl Bus for MemoryBus {
     }
 
     async fn subscribe(&self) -> MemorySubscription {
-        let state = SubscriberState { watched: HashSet::new(), queue: VecDeque::new(), bytes: 0 };
-        let subscriber = Arc::new(Subscriber { state: Mutex::new(state), added: Notify::new() });
-        lock(&self.shared.subscribers).push(Arc::downgrade(&subscriber));
-        MemorySubscription { subscriber, shared: Arc::downgrade(&self.shared) }
+        let inbox = Arc::new(Inbox::new(self.shared.queue_frames));
+        lock(&self.shared.subscribers).push(Arc::downgrade(&inbox));
+        MemorySubscription { inbox, shared: Arc::downgrade(&self.shared) }
     }
 }
 
 impl Shared {
     fn deliver(&self, frame: BusFrame) {
-        lock(&self.subscribers).retain(|subscriber| {
-            let Some(subscriber) = subscriber.upgrade() else { return false };
-            if !subscriber.offer(&frame, self.queue_frames) {
+        lock(&self.subscribers).retain(|inbox| {
+            let Some(inbox) = inbox.upgrade() else { return false };
+            if !inbox.offer(&frame) {
                 self.overflowed.fetch_add(1, Ordering::Relaxed);
             }
             true
@@ -169,80 +146,37 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for subscriber in lock(&self.subscribers).iter().filter_map(Weak::upgrade) {
+        for inbox in lock(&self.subscribers).iter().filter_map(Weak::upgrade) {
             // Its `next` sees that the bus is gone.
-            subscriber.added.notify_one();
+            inbox.wake();
         }
     }
-}
-
-impl Subscriber {
-    /// `false`: the frame was dropped because the queue is full.
-    fn offer(&self, frame: &BusFrame, queue_frames: usize) -> bool {
-        let mut state = lock(&self.state);
-        if !state.wants(&frame.room_id) {
-            return true;
-        }
-        let bytes = cost(frame);
-        let fits = state.queue.len() < queue_frames && state.bytes + bytes <= QUEUE_BYTES;
-        if fits {
-            state.bytes += bytes;
-            state.queue.push_back(BusEvent::Frame(frame.clone()));
-        } else if !matches!(state.queue.back(), Some(BusEvent::Interrupted)) {
-            state.queue.push_back(BusEvent::Interrupted);
-        }
-        drop(state);
-        self.added.notify_one();
-        fits
-    }
-}
-
-impl SubscriberState {
-    fn wants(&self, room_id: &RoomId) -> bool {
-        room_id.is_global() || self.watched.contains(room_id)
-    }
-
-    fn pop(&mut self) -> Option<BusEvent> {
-        while let Some(event) = self.queue.pop_front() {
-            let BusEvent::Frame(frame) = &event else { return Some(event) };
-            self.bytes -= cost(frame);
-            // It may have been unwatched after the frame was queued.
-            if self.wants(&frame.room_id) {
-                return Some(event);
-            }
-        }
-        None
-    }
-}
-
-fn cost(frame: &BusFrame) -> usize {
-    frame.frame.len() + FRAME_OVERHEAD
 }
 
 /// The receiving end of a [`MemoryBus`].
 pub struct MemorySubscription {
-    subscriber: Arc<Subscriber>,
+    inbox: Arc<Inbox>,
     shared: Weak<Shared>,
 }
 
 impl Subscription for MemorySubscription {
-    async fn watch(&mut self, room_id: &RoomId) {
-        lock(&self.subscriber.state).watched.insert(room_id.clone());
+    async fn watch(&mut self, room_ids: &[RoomId]) {
+        self.inbox.watch(room_ids);
     }
 
-    async fn unwatch(&mut self, room_id: &RoomId) {
-        lock(&self.subscriber.state).watched.remove(room_id);
+    async fn unwatch(&mut self, room_ids: &[RoomId]) {
+        self.inbox.unwatch(room_ids);
     }
 
     async fn next(&mut self) -> Option<BusEvent> {
         loop {
-            if let Some(event) = lock(&self.subscriber.state).pop() {
+            if let Some(event) = self.inbox.pop() {
                 return Some(event);
             }
             if self.shared.strong_count() == 0 {
                 return None;
             }
-            self.subscriber.added.notified().await;
+            self.inbox.added().await;
         }
     }
 }

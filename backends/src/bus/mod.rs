@@ -3,8 +3,11 @@
 
 mod any;
 pub mod faults;
+mod inbox;
 pub mod memory;
 pub mod none;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::future::Future;
 
@@ -12,6 +15,7 @@ use bytes::Bytes;
 use corecast_proto::ids::RoomId;
 
 pub use any::AnySubscription;
+pub use inbox::{QUEUE_BYTES, QUEUE_FRAMES};
 
 /// A committed frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub enum BusEvent {
 /// 3. Where frames were dropped for a subscriber because it was slow or the link broke,
 ///    it sees [`BusEvent::Interrupted`] once, after the last frame before the gap.
 /// 4. `next` loses nothing when dropped.
+/// 5. When [`watch`](Subscription::watch) returns the rooms are watched, or the link is down
+///    and [`BusEvent::Interrupted`] follows when it is not any more.
 pub trait Bus: Clone + Send + Sync + 'static {
     /// The receiving end.
     type Subscription: Subscription;
@@ -58,14 +64,31 @@ pub trait Bus: Clone + Send + Sync + 'static {
 
     /// A new subscription that watches `global` only.
     fn subscribe(&self) -> impl Future<Output = Self::Subscription> + Send;
+
+    /// What it counted; zeros where nothing is worth counting.
+    fn counters(&self) -> BusCounters {
+        BusCounters::default()
+    }
+}
+
+/// What a bus counted since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BusCounters {
+    /// Frames handed over by publishers.
+    pub published: u64,
+    /// Of these, dropped because the way out was down, full or broke.
+    pub dropped: u64,
+    /// Frames dropped because a subscriber was slow, once per subscriber.
+    pub overflowed: u64,
 }
 
 /// The receiving end of a [`Bus`].
 pub trait Subscription: Send + 'static {
-    /// Also frames of this room.
-    fn watch(&mut self, room_id: &RoomId) -> impl Future<Output = ()> + Send;
-    /// No more frames of this room.
-    fn unwatch(&mut self, room_id: &RoomId) -> impl Future<Output = ()> + Send;
+    /// Also frames of these rooms. Waits for a round trip at most, and not at all while the
+    /// link is down.
+    fn watch(&mut self, room_ids: &[RoomId]) -> impl Future<Output = ()> + Send;
+    /// No more frames of these rooms, at once.
+    fn unwatch(&mut self, room_ids: &[RoomId]) -> impl Future<Output = ()> + Send;
     /// The next event; never ends while the bus lives.
     fn next(&mut self) -> impl Future<Output = Option<BusEvent>> + Send;
 }
@@ -77,4 +100,7 @@ pub enum AnyBus {
     None,
     /// In process.
     Memory(memory::MemoryBus),
+    /// Pub/sub of Redis, one server or a cluster.
+    #[cfg(feature = "redis")]
+    Redis(redis::RedisBus),
 }

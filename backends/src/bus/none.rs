@@ -9,9 +9,9 @@ use super::{BusEvent, Subscription};
 pub struct NoSubscription;
 
 impl Subscription for NoSubscription {
-    async fn watch(&mut self, _room_id: &RoomId) {}
+    async fn watch(&mut self, _room_ids: &[RoomId]) {}
 
-    async fn unwatch(&mut self, _room_id: &RoomId) {}
+    async fn unwatch(&mut self, _room_ids: &[RoomId]) {}
 
     async fn next(&mut self) -> Option<BusEvent> {
         std::future::pending().await

@@ -13,8 +13,18 @@ macro_rules! delegate {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer, HotSetError> {
                 match self {
                     Self::Memory(hot_set) => hot_set.$name($($argument),*).await,
+                    #[cfg(feature = "redis")]
+                    Self::Redis(hot_set) => hot_set.$name($($argument),*).await,
                 }
             })*
+
+            fn counters(&self) -> HotSetCounters {
+                match self {
+                    Self::Memory(hot_set) => HotSet::counters(hot_set),
+                    #[cfg(feature = "redis")]
+                    Self::Redis(hot_set) => hot_set.counters(),
+                }
+            }
         }
     };
 }

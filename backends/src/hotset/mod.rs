@@ -3,6 +3,8 @@
 
 mod any;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::future::Future;
 use std::time::Duration;
@@ -134,6 +136,24 @@ pub trait HotSet: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), HotSetError>> + Send;
     /// Takes what was kept, oldest first.
     fn take_offline(&self, user_id: &str) -> impl Future<Output = Result<Vec<Bytes>, HotSetError>> + Send;
+
+    /// What it counted; zeros where nothing is worth counting.
+    fn counters(&self) -> HotSetCounters {
+        HotSetCounters::default()
+    }
+}
+
+/// What a hot set counted since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HotSetCounters {
+    /// Sessions, history pages and routes that were there.
+    pub hits: u64,
+    /// Those that were not, or not all of them.
+    pub misses: u64,
+    /// Calls without an answer.
+    pub errors: u64,
+    /// Tombstones that wait for the hot set to be reachable, now.
+    pub revocations_held: u64,
 }
 
 /// A gateway and its incarnation.
@@ -150,4 +170,7 @@ pub struct GatewayRoute {
 pub enum AnyHotSet {
     /// Embedded.
     Memory(memory::MemoryHotSet),
+    /// Redis, one server or a cluster.
+    #[cfg(feature = "redis")]
+    Redis(redis::RedisHotSet),
 }

@@ -9,11 +9,13 @@
 //! handed out and not done yet (8 bytes each) are bounded by the window of the caller.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use corecast_proto::ids::RoomId;
+use tokio::sync::oneshot;
 
-use super::{LogConsumer, LogError, LogEvent, LogProducer, Record, Token};
+use super::{Lag, LogConsumer, LogError, LogEvent, LogProducer, Record, Token};
 use crate::store::{AnyStore, DeadLetter, OutboxRecord, Store, StoreError};
 
 /// Owner of every row of an embedded log, whatever `logic.id` says: there is one data folder
@@ -27,12 +29,14 @@ pub const PARTITION: i32 = 0;
 #[derive(Clone)]
 pub struct EmbeddedLog {
     store: AnyStore,
+    /// Ends with the record that was enqueued last.
+    last: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
 }
 
 impl EmbeddedLog {
     /// The log that lies in this store.
     pub fn new(store: AnyStore) -> Self {
-        Self { store }
+        Self { store, last: Arc::default() }
     }
 
     /// The consuming side. One at a time: two would both see every record.
@@ -42,6 +46,26 @@ impl EmbeddedLog {
 }
 
 impl LogProducer for EmbeddedLog {
+    fn enqueue(
+        &self,
+        key: &RoomId,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<> {
+        let (log, key) = (self.clone(), key.clone());
+        // Dropped at the end of the future, or with it when it is given up.
+        let (turn, next) = oneshot::channel();
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(next);
+        async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            let appended = log.append(&key, value).await;
+            drop(turn);
+            appended
+        }
+    }
+
+    /// Not behind what was enqueued: side by side, so that several share a commit.
     async fn append(&self, key: &RoomId, value: Bytes) -> Result<(), LogError> {
         let record = OutboxRecord { room_id: key.clone(), owner: OWNER.to_owned(), value };
         self.store.append_outbox(record).await?;
@@ -64,7 +88,11 @@ pub struct EmbeddedConsumer {
 
 impl LogConsumer for EmbeddedConsumer {
     async fn next(&mut self, max: usize) -> Result<LogEvent, LogError> {
-        let limit = u32::try_from(max).unwrap_or(u32::MAX).max(1);
+        if max == 0 {
+            // There is one consumer: its assignment never changes.
+            return std::future::pending().await;
+        }
+        let limit = u32::try_from(max).unwrap_or(u32::MAX);
         loop {
             // State changes only after the last await: a dropped future loses nothing.
             let rows = self.store.outbox(OWNER, self.after, limit).await?;
@@ -100,6 +128,17 @@ impl LogConsumer for EmbeddedConsumer {
         self.store.put_dead_letter(letter).await?;
         Ok(())
     }
+
+    /// The outbox is not counted.
+    fn lag(&self) -> Vec<Lag> {
+        Vec::new()
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    async fn close(&mut self) {}
 }
 
 fn offset(id: u64) -> i64 {

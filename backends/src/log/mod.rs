@@ -1,11 +1,18 @@
 //! The complete path: every push, kept until all gateways took it over.
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod settings;
 
 use std::future::Future;
 
 use bytes::Bytes;
 use corecast_proto::ids::RoomId;
+#[cfg(feature = "kafka")]
+use futures::future::Either;
+
+pub use settings::Settings;
 
 /// Where a record lies. Offsets of a partition grow; they may have gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +32,15 @@ pub struct Record {
     pub key: RoomId,
     /// Encoded `ChatRoom.Job.PushMsg`.
     pub value: Bytes,
+}
+
+/// How far a consumer is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Partition.
+    pub partition: i32,
+    /// Records in it that are not done; a few seconds old.
+    pub records: u64,
 }
 
 /// What a consumer sees next.
@@ -50,12 +66,28 @@ pub enum LogError {
 /// The producing side.
 ///
 /// # Contract
-/// 1. `append` answered `Ok`: the record is durable and every consumer group will see it.
-/// 2. Records of one key stay in the order of their `append` calls.
-/// 3. A record may appear twice after an error; it is never lost after `Ok`.
+/// 1. Answered `Ok`: the record is durable and every consumer group will see it.
+/// 2. Records of one key stay in the order of the calls of `enqueue`, and of those of `append`
+///    that were not under way at the same time.
+/// 3. A record may appear twice after an error or a call that was given up; it is never lost
+///    after `Ok`.
+/// 4. `Unavailable` concerns what was enqueued behind it as well, until its answer was seen:
+///    whoever wants the order waits for all answers and goes on with the record that failed.
+/// 5. A log that is away is waited for, for as long as it takes: a caller that does not want
+///    that sets a deadline.
 pub trait LogProducer: Clone + Send + Sync + 'static {
+    /// Takes a place behind all that was enqueued before, at once; the future answers when the
+    /// record is durable. Any number may be under way; every future must be polled or dropped.
+    fn enqueue(
+        &self,
+        key: &RoomId,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<Self>;
+
     /// Appends one record.
-    fn append(&self, key: &RoomId, value: Bytes) -> impl Future<Output = Result<(), LogError>> + Send;
+    fn append(&self, key: &RoomId, value: Bytes) -> impl Future<Output = Result<(), LogError>> + Send {
+        self.enqueue(key, value)
+    }
 
     /// Does a commit of the store already put its records on this log? Then no relay runs.
     fn is_outbox(&self) -> bool;
@@ -67,9 +99,14 @@ pub trait LogProducer: Clone + Send + Sync + 'static {
 /// 1. Every record is seen at least once; what was not [`done`](LogConsumer::done) is seen
 ///    again after a restart.
 /// 2. `done(token)` says: everything of this partition up to and including the offset needs
-///    no further push. It may be recorded up to a second later.
-/// 3. `next` waits; it answers at most `max` records. Dropping the future loses nothing.
-/// 4. Back-pressure: nothing is read ahead beyond one answer.
+///    no further push. It may be recorded up to a second later. Of a partition that was
+///    revoked, told or not, nothing is recorded any more.
+/// 3. `next` waits; it answers at most `max` records, none of a partition that is revoked. A
+///    `max` of 0 waits for changes of the assignment alone: who is full calls it all the
+///    same, for as long as it is full. Dropping the future loses nothing.
+/// 4. Back-pressure: nothing is handed out beyond one answer; what a library prefetches for
+///    the next one is bounded.
+/// 5. A log that is away is waited for, in `next`.
 pub trait LogConsumer: Send + 'static {
     /// The next records, or a change of assignment.
     fn next(&mut self, max: usize) -> impl Future<Output = Result<LogEvent, LogError>> + Send;
@@ -78,11 +115,22 @@ pub trait LogConsumer: Send + 'static {
     fn done(&mut self, token: Token) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Puts a record that nobody can read aside, durably, before its offset is committed.
+    /// Who gave up waiting asks again for the same record.
     fn dead_letter(
         &mut self,
         record: &Record,
         reason: &str,
     ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// How far behind it is, by partition. Empty where nobody counts.
+    fn lag(&self) -> Vec<Lag>;
+
+    /// Does it take part: a member of its group, and the log can be reached?
+    fn is_up(&self) -> bool;
+
+    /// Records what is done and gives its partitions to others, within a few seconds. After
+    /// that it must not be used. A consumer that is dropped does the same, unobserved.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// The producer that was chosen at start.
@@ -90,54 +138,115 @@ pub trait LogConsumer: Send + 'static {
 pub enum AnyProducer {
     /// The store's outbox.
     Embedded(embedded::EmbeddedLog),
+    /// A Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::KafkaLog),
 }
 
 /// The consumer that was chosen at start.
 pub enum AnyConsumer {
     /// The store's outbox.
     Embedded(embedded::EmbeddedConsumer),
+    /// A member of a group on a Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::consumer::KafkaConsumer),
 }
 
 impl AnyProducer {
     /// Who owns the outbox rows that logic writes: the embedded log knows one owner only,
     /// any other log is fed by the relay of the logic node with this id.
-    pub fn outbox_owner<'a>(&self, _logic_id: &'a str) -> &'a str {
+    #[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "there is one owner"))]
+    pub fn outbox_owner<'a>(&self, logic_id: &'a str) -> &'a str {
         match self {
             Self::Embedded(_) => embedded::OWNER,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => logic_id,
+        }
+    }
+
+    /// Another consumer of this log. The embedded one serves one at a time.
+    pub fn consumer(&self) -> AnyConsumer {
+        match self {
+            Self::Embedded(log) => AnyConsumer::Embedded(log.consumer()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => AnyConsumer::Kafka(log.consumer()),
         }
     }
 }
 
 impl LogProducer for AnyProducer {
+    #[cfg(feature = "kafka")]
+    fn enqueue(
+        &self,
+        key: &RoomId,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<> {
+        match self {
+            Self::Embedded(log) => Either::Left(log.enqueue(key, value)),
+            Self::Kafka(log) => Either::Right(log.enqueue(key, value)),
+        }
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn enqueue(
+        &self,
+        key: &RoomId,
+        value: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<> {
+        let Self::Embedded(log) = self;
+        log.enqueue(key, value)
+    }
+
     async fn append(&self, key: &RoomId, value: Bytes) -> Result<(), LogError> {
         match self {
             Self::Embedded(log) => log.append(key, value).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.append(key, value).await,
         }
     }
 
     fn is_outbox(&self) -> bool {
         match self {
             Self::Embedded(log) => log.is_outbox(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.is_outbox(),
         }
     }
 }
 
+/// The same method of whichever consumer it is.
+macro_rules! each {
+    ($any:expr, $consumer:ident => $call:expr) => {
+        match $any {
+            AnyConsumer::Embedded($consumer) => $call,
+            #[cfg(feature = "kafka")]
+            AnyConsumer::Kafka($consumer) => $call,
+        }
+    };
+}
+
 impl LogConsumer for AnyConsumer {
     async fn next(&mut self, max: usize) -> Result<LogEvent, LogError> {
-        match self {
-            Self::Embedded(consumer) => consumer.next(max).await,
-        }
+        each!(self, consumer => consumer.next(max).await)
     }
 
     async fn done(&mut self, token: Token) -> Result<(), LogError> {
-        match self {
-            Self::Embedded(consumer) => consumer.done(token).await,
-        }
+        each!(self, consumer => consumer.done(token).await)
     }
 
     async fn dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), LogError> {
-        match self {
-            Self::Embedded(consumer) => consumer.dead_letter(record, reason).await,
-        }
+        each!(self, consumer => consumer.dead_letter(record, reason).await)
+    }
+
+    fn lag(&self) -> Vec<Lag> {
+        each!(self, consumer => consumer.lag())
+    }
+
+    fn is_up(&self) -> bool {
+        each!(self, consumer => consumer.is_up())
+    }
+
+    async fn close(&mut self) {
+        each!(self, consumer => consumer.close().await)
     }
 }

@@ -2,20 +2,25 @@
 //!
 //! A registered node takes the place of a listed one with the same id while its lease
 //! lives: in one process the list cannot know a port that the system chose.
+//! Nobody watches over the nodes of other processes, and locks hold inside this one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Lease, Node, Registry, RegistryError, Role};
+use super::{Lease, Node, Presence, Registry, RegistryError, Role};
 
 /// The list.
 #[derive(Clone)]
 pub struct FixedRegistry {
     gateways: Arc<List>,
     logics: Arc<List>,
+    locks: Arc<Mutex<Locks>>,
 }
+
+/// By name. Names are few and fixed in the code, so none is forgotten.
+type Locks = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
 struct List {
     nodes: Mutex<Nodes>,
@@ -32,7 +37,11 @@ struct Nodes {
 impl FixedRegistry {
     /// A registry with these nodes; of two with the same id the last one counts.
     pub fn new(gateways: Vec<Node>, logics: Vec<Node>) -> Self {
-        Self { gateways: Arc::new(List::new(gateways)), logics: Arc::new(List::new(logics)) }
+        Self {
+            gateways: Arc::new(List::new(gateways)),
+            logics: Arc::new(List::new(logics)),
+            locks: Arc::default(),
+        }
     }
 
     /// Reads `gateway=ID@host:port,…;logic=ID@host:port,…`; either part may be absent.
@@ -113,11 +122,35 @@ impl Registry for FixedRegistry {
             lease
         });
         let (keep, lost) = watch::channel(false);
-        let release = move || {
+        Ok(Lease::new(lost, move || {
             // A sender dropped earlier would look like a lost lease.
             drop(keep);
             list.change(|nodes| nodes.registered.remove(&lease));
+            None
+        }))
+    }
+
+    async fn presence(&self, role: Role, id: &str) -> Result<Presence, RegistryError> {
+        let list = self.list(role);
+        let nodes = list.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = nodes.registered.values().any(|node| node.id == id);
+        Ok(if here { Presence::Present } else { Presence::Unknown })
+    }
+
+    async fn lock(&self, name: &str) -> Result<Lease, RegistryError> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.entry(name.to_owned()).or_default().clone()
         };
-        Ok(Lease { lost, release: Some(Box::new(release)) })
+        let held = lock.lock_owned().await;
+        let (keep, lost) = watch::channel(false);
+        Ok(Lease::new(lost, move || {
+            drop((keep, held));
+            None
+        }))
+    }
+
+    fn tells_others(&self) -> bool {
+        false
     }
 }

@@ -10,8 +10,18 @@ macro_rules! delegate {
             $(async fn $name(&self, $($argument: $kind),*) -> $answer {
                 match self {
                     Self::Sqlite(store) => store.$name($($argument),*).await,
+                    #[cfg(feature = "mysql")]
+                    Self::Mysql(store) => store.$name($($argument),*).await,
                 }
             })*
+
+            fn pool(&self) -> Option<PoolUse> {
+                match self {
+                    Self::Sqlite(store) => store.pool(),
+                    #[cfg(feature = "mysql")]
+                    Self::Mysql(store) => store.pool(),
+                }
+            }
         }
     };
 }
@@ -45,6 +55,7 @@ delegate! {
     fn outbox(owner: &str, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
     fn outbox_changed() -> ();
     fn delete_outbox(ids: Vec<u64>) -> Result<(), StoreError>;
+    fn outbox_owners() -> Result<Vec<OutboxOwner>, StoreError>;
     fn claim_outbox(owner: &str, claimant: &str, limit: u32) -> Result<u64, StoreError>;
     fn put_dead_letter(letter: DeadLetter) -> Result<(), StoreError>;
     fn dead_letters(limit: u32) -> Result<Vec<DeadLetter>, StoreError>;
@@ -57,6 +68,8 @@ impl AnyStore {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(store) => store.close().await,
+            #[cfg(feature = "mysql")]
+            Self::Mysql(store) => store.close().await,
         }
     }
 }

@@ -4,18 +4,28 @@
 //! |---|---|
 //! | [`types`] | rows in, rows out, errors |
 //! | [`sqlite`] | embedded: one file, one writer thread, group commit |
+//! | `mysql` | a server: MySQL or MariaDB; feature `mysql` |
+//! | [`server`] | what can be told about such a server |
 
 mod any;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod rows;
+pub mod server;
 mod share;
 pub mod sqlite;
 pub mod types;
 
 use std::future::Future;
+use std::time::Duration;
 
 use corecast_proto::ids::{Position, RoomId};
 
 pub use types::*;
+
+/// A row of the outbox becomes visible at most this long after a row of its owner with a
+/// higher id: no transaction lives longer. See [`Store::outbox`].
+pub const OUTBOX_LATE: Duration = Duration::from_secs(30);
 
 /// The truth. All text is stored and compared as bytes: no collation decides equality;
 /// caseless uniqueness uses the folded forms the caller passes.
@@ -151,6 +161,14 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn append_outbox(&self, record: OutboxRecord) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Outbox rows of `owner` with an id above `after`, by id, at most `limit`.
+    ///
+    /// A row may appear *below* one that was read before: several transactions write at once,
+    /// each draws its ids before it commits, and [`claim_outbox`](Self::claim_outbox) brings
+    /// rows that are older than the claimant's own. So nobody may read on from the highest id
+    /// seen: `after` is the last id below which every row has been deleted for
+    /// [`OUTBOX_LATE`], rows read before and not deleted yet are read again, and after a claim
+    /// reading begins at 0. Rows of one room appear in the order of their ids, except claimed
+    /// ones.
     fn outbox(
         &self,
         owner: &str,
@@ -165,6 +183,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Deletes outbox rows by id. Absent ones are ignored. Deletions may be held back for
     /// up to a second and ride on another transaction: a crash may bring rows back.
     fn delete_outbox(&self, ids: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Who owns outbox rows, by name, each with the age of the oldest one by the database's
+    /// clock. Costs a few index reads per owner, whatever the number of rows.
+    fn outbox_owners(&self) -> impl Future<Output = Result<Vec<OutboxOwner>, StoreError>> + Send;
 
     /// Gives outbox rows of `owner` to `claimant`, at most `limit`; answers how many.
     fn claim_outbox(
@@ -183,6 +205,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Sets each room's epoch, `global` too, to max(old + 1, `now_ms`); rows stay and
     /// numbering goes on. Answers how many rooms. Logic must be stopped.
     fn new_epoch(&self, now_ms: u64) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Use of its connections; `None`: it has none, or does not tell.
+    fn pool(&self) -> Option<PoolUse> {
+        None
+    }
 }
 
 /// The store that was chosen at start.
@@ -190,4 +217,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 pub enum AnyStore {
     /// Embedded.
     Sqlite(sqlite::SqliteStore),
+    /// On a server.
+    #[cfg(feature = "mysql")]
+    Mysql(mysql::MysqlStore),
 }

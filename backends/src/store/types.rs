@@ -1,5 +1,7 @@
 //! Rows in, rows out, errors.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use corecast_proto::ids::{MessageId, Position, RoomId};
 
@@ -195,6 +197,9 @@ pub enum FrameOutcome {
     },
     /// No such room.
     UnknownRoom,
+    /// The store cannot hold it: a value is too long for its column. Says which, without the
+    /// value. The frames beside it are stored.
+    Refused(String),
 }
 
 /// Where a message lies.
@@ -301,6 +306,15 @@ pub struct OutboxRow {
     pub value: Bytes,
 }
 
+/// Somebody who owns outbox rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxOwner {
+    /// The `logic.id` in the rows.
+    pub owner: String,
+    /// Milliseconds since the row with the lowest id was written, by the database's clock.
+    pub oldest_age_ms: u64,
+}
+
 /// A record that was put aside because nobody can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -310,6 +324,46 @@ pub struct DeadLetter {
     pub value: Bytes,
     /// Why, for the operator.
     pub reason: String,
+}
+
+/// How a store on a server is used. A file needs none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Where pages of history are read, if not on the primary: a server that follows it.
+    pub replica_url: Option<String>,
+    /// Connections at most, to each server. Each costs the server a thread and memory.
+    pub pool_max: u32,
+    /// How long a call waits for a free connection before it is unavailable.
+    pub pool_wait: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { replica_url: None, pool_max: 16, pool_wait: Duration::from_secs(3) }
+    }
+}
+
+/// The connections of a store to its server: now, and counted since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Connections allowed.
+    pub max: u32,
+    /// In use, or being opened.
+    pub in_use: u32,
+    /// Open and free.
+    pub idle: u32,
+    /// Calls that wait for one.
+    pub waiting: u32,
+    /// Calls that had to wait.
+    pub waits: u64,
+    /// How long they waited, all together.
+    pub wait_time: Duration,
+    /// Calls that waited in vain.
+    pub wait_timeouts: u64,
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections that broke or did not answer.
+    pub lost: u64,
 }
 
 /// Why an operation failed.

@@ -10,7 +10,7 @@ use corecast_proto::ids::RoomId;
 use crate::support::{eventually, is_pending, soon};
 
 /// A log, its consumers, one after another.
-trait Fixture {
+pub(crate) trait Fixture {
     type Producer: LogProducer;
     type Consumer: LogConsumer;
     fn producer(&self) -> Self::Producer;
@@ -58,22 +58,34 @@ macro_rules! on_every_log {
                 super::$case(super::Embedded::new().await).await;
             })*
         }
+
+        #[cfg(feature = "kafka")]
+        mod kafka {
+            $(#[tokio::test]
+            async fn $case() {
+                if let Some(log) = crate::log_kafka::given() {
+                    super::$case(log).await;
+                }
+            })*
+        }
     };
 }
 
 on_every_log!(
     records_come_back_as_they_were_appended,
     records_of_a_key_keep_their_order,
+    enqueued_records_of_a_key_keep_their_order,
     what_is_not_done_is_seen_again_after_a_restart,
     what_is_done_is_not_seen_again,
     done_twice_or_below_changes_nothing,
     an_answer_holds_at_most_max_records_and_none_twice,
     next_waits_for_a_record,
+    next_of_none_answers_no_record_and_loses_none,
     a_dropped_next_loses_nothing,
     a_dead_letter_is_kept_with_its_reason,
 );
 
-async fn append<P: LogProducer>(producer: &P, values: impl IntoIterator<Item = u32>) {
+pub(crate) async fn append<P: LogProducer>(producer: &P, values: impl IntoIterator<Item = u32>) {
     for value in values {
         let key = RoomId::from("a");
         producer.append(&key, Bytes::from(value.to_string())).await.expect("appends");
@@ -96,7 +108,7 @@ async fn read<C: LogConsumer>(consumer: &mut C, count: usize) -> (Vec<u32>, Vec<
     (records.iter().map(number).collect(), records.iter().map(|record| record.token).collect())
 }
 
-fn number(record: &Record) -> u32 {
+pub(crate) fn number(record: &Record) -> u32 {
     String::from_utf8_lossy(&record.value).parse().expect("a number")
 }
 
@@ -112,6 +124,16 @@ async fn records_of_a_key_keep_their_order<F: Fixture>(log: F) {
     let (values, tokens) = read(&mut log.consumer().await, 250).await;
     assert_eq!(values, (0..250).collect::<Vec<_>>());
     assert!(tokens.is_sorted_by(|one, next| one < next), "offsets grow");
+}
+
+async fn enqueued_records_of_a_key_keep_their_order<F: Fixture>(log: F) {
+    let producer = log.producer();
+    let key = RoomId::from("a");
+    let enqueued = (0..500_u32).map(|n| producer.enqueue(&key, Bytes::from(n.to_string())));
+    let answers = soon("all are durable", futures::future::join_all(enqueued)).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let (values, _) = read(&mut log.consumer().await, 500).await;
+    assert_eq!(values, (0..500).collect::<Vec<_>>());
 }
 
 async fn what_is_not_done_is_seen_again_after_a_restart<F: Fixture>(log: F) {
@@ -132,6 +154,7 @@ async fn what_is_done_is_not_seen_again<F: Fixture>(log: F) {
     consumer.done(tokens[3]).await.expect("answers");
     append(&log.producer(), 5..6).await;
     assert_eq!(read(&mut consumer, 1).await.0, [5], "the same consumer goes on");
+    drop(consumer);
     // It may be recorded up to a second later.
     eventually("a restart sees the undone ones only", async || {
         read(&mut log.consumer().await, 2).await.0 == [4, 5]
@@ -146,6 +169,7 @@ async fn done_twice_or_below_changes_nothing<F: Fixture>(log: F) {
     for token in [tokens[2], tokens[2], tokens[0]] {
         consumer.done(token).await.expect("answers");
     }
+    drop(consumer);
     eventually("only the last one is left", async || read(&mut log.consumer().await, 1).await.0 == [3]).await;
 }
 
@@ -167,6 +191,21 @@ async fn next_waits_for_a_record<F: Fixture>(log: F) {
     let producer = log.producer();
     let ((values, _), ()) = tokio::join!(read(&mut consumer, 1), append(&producer, 7..8));
     assert_eq!(values, [7]);
+}
+
+async fn next_of_none_answers_no_record_and_loses_none<F: Fixture>(log: F) {
+    let (producer, mut consumer) = (log.producer(), log.consumer().await);
+    append(&producer, 0..5).await;
+    assert_eq!(read(&mut consumer, 1).await.0[0], 0);
+    append(&producer, 5..20).await;
+    for _ in 0..20 {
+        assert!(is_pending(consumer.next(0)).await);
+    }
+    let mut values = Vec::new();
+    while values.last() != Some(&19) {
+        values.extend(read(&mut consumer, 1).await.0);
+    }
+    assert!(values.is_sorted_by(|one, next| one + 1 == *next), "{values:?}");
 }
 
 async fn a_dropped_next_loses_nothing<F: Fixture>(log: F) {

@@ -6,6 +6,12 @@
 mod bus;
 mod hotset;
 mod log;
+#[cfg(feature = "kafka")]
+mod log_kafka;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis_faults;
 mod registry;
 mod store;
 mod support;

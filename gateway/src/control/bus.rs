@@ -1,6 +1,7 @@
 //! The fast path: what logic publishes after a commit, for rooms with members here.
 //! Quick, may lose; the hub makes it right and is told of every gap.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use corecast_backends::bus::{AnyBus, Bus, BusEvent, BusFrame, Subscription};
@@ -14,6 +15,9 @@ use super::metrics::Metrics;
 
 /// Frames handed to the hub at once.
 const BATCH: usize = 256;
+/// Rooms whose subscription changes at once: a round trip serves all of them, and the frames
+/// that arrive meanwhile wait in the subscription.
+const CHANGES: usize = 4096;
 
 /// Reads the fast path until `stop`; `watches` are the rooms the hub wants or no longer
 /// wants: (room, watch?).
@@ -25,14 +29,15 @@ pub(super) async fn subscribe(
     stop: CancellationToken,
 ) {
     let mut subscription = bus.subscribe().await;
+    let mut changes = Vec::new();
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
-            Some((room_id, watch)) = watches.recv() => {
-                match watch {
-                    true => subscription.watch(&room_id).await,
-                    false => subscription.unwatch(&room_id).await,
+            count = watches.recv_many(&mut changes, CHANGES) => {
+                if count == 0 {
+                    return;
                 }
+                change(&mut subscription, &mut changes).await;
                 continue;
             }
             event = subscription.next() => event,
@@ -47,6 +52,22 @@ pub(super) async fn subscribe(
             metrics.bus_interruptions.inc();
             hub.interrupted().await;
         }
+    }
+}
+
+/// Brings the subscription to what the hub wants; of a room that came and went only the last
+/// word counts.
+async fn change(subscription: &mut impl Subscription, changes: &mut Vec<(RoomId, bool)>) {
+    let last: HashMap<RoomId, bool> = changes.drain(..).collect();
+    let (mut on, mut off) = (Vec::new(), Vec::new());
+    for (room_id, watch) in last {
+        if watch { on.push(room_id) } else { off.push(room_id) }
+    }
+    if !off.is_empty() {
+        subscription.unwatch(&off).await;
+    }
+    if !on.is_empty() {
+        subscription.watch(&on).await;
     }
 }
 

@@ -92,7 +92,7 @@ async fn open(shared: &Arc<Shared>, conn: ConnId, request: &UpgradeRequest) -> O
             Outcome::Open(Worker::new(shared.clone(), conn, session, request.v1))
         }
         Err(JoinError::Full) => Outcome::Close(CloseCode::TryLater, "core is overloaded", "core_full"),
-        Err(JoinError::Unavailable | JoinError::UnknownRoom) => {
+        Err(JoinError::Unavailable | JoinError::UnknownRoom | JoinError::TooMany) => {
             Outcome::Close(CloseCode::TryLater, "logic cannot be asked", "logic_away")
         }
     }

@@ -350,6 +350,11 @@ impl Inner {
         let mut table = lock(&self.table);
         if table.nodes.has_changed().unwrap_or(false) {
             let nodes = table.nodes.borrow_and_update().clone().unwrap_or_default();
+            // A registry that names nobody may be one that was emptied: nodes that answer are
+            // asked on, and asking ones that are gone costs nothing their absence would save.
+            if nodes.is_empty() {
+                return table.peers.clone();
+            }
             let peers = nodes.into_iter().filter_map(|node| {
                 let known = table.peers.iter().find(|peer| peer.node == node).cloned();
                 known.or_else(|| Peer::new(node).map(Arc::new))

@@ -50,6 +50,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use corecast_backends::bus::AnyBus;
+use corecast_backends::registry::advertise::advertised;
 use corecast_backends::registry::{AnyRegistry, Node, Registry, Role};
 use corecast_proto::frame;
 use tokio::net::TcpListener;
@@ -107,6 +108,7 @@ pub struct Gateway {
     http_addr: SocketAddr,
     grpc: TcpListener,
     grpc_addr: SocketAddr,
+    advertise_grpc: String,
     metrics: TcpListener,
     metrics_addr: SocketAddr,
     echo: bool,
@@ -135,6 +137,9 @@ impl Gateway {
         }
         let (grpc, grpc_addr) = listen(config.grpc_addr).await?;
         let (metrics, metrics_addr) = listen(config.metrics_addr).await?;
+        let advertise_grpc = config.advertise_grpc.as_deref();
+        let advertise_grpc = advertised("gateway", advertise_grpc, grpc_addr, registry.tells_others())
+            .map_err(GatewayError::Config)?;
         for (key, addr) in [("gateway.grpc_addr", grpc_addr), ("gateway.metrics_addr", metrics_addr)] {
             if !addr.ip().is_loopback() {
                 warn!(key, %addr, "an internal port trusts its caller: keep others away from it");
@@ -153,6 +158,7 @@ impl Gateway {
             http_addr,
             grpc,
             grpc_addr,
+            advertise_grpc,
             metrics,
             metrics_addr,
             echo: debug_echo,
@@ -204,6 +210,7 @@ impl Gateway {
             shards: self.shards.iter().map(ShardView::of).collect(),
             hub: shared.hub.clone(),
             logic: shared.logic.clone(),
+            registered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         });
         let (drained_sender, drained) = watch::channel(0);
@@ -222,10 +229,10 @@ impl Gateway {
         let stop_routes = stop.clone();
         tokio::spawn(async move { routes.run(logic, id, stop_routes).await });
         tokio::spawn(recheck::recheck(shared.clone()));
-        let grpc_addr = advertised(self.config.advertise_grpc, self.grpc_addr);
-        let node = Node { id: self.id.clone(), grpc_addr };
+        let node = Node { id: self.id.clone(), grpc_addr: self.advertise_grpc };
         let incarnations = incarnation.subscribe();
-        let lease = tokio::spawn(lease::keep_registered(shared.clone(), self.registry, node, incarnation));
+        let lease = lease::keep_registered(shared.clone(), ops.clone(), self.registry, node, incarnation);
+        let lease = tokio::spawn(lease);
 
         let mut servers = JoinSet::new();
         let grpc = grpc::serve(self.grpc, shared.clone(), ops.clone(), self.id, incarnations);
@@ -285,21 +292,12 @@ impl Gateway {
     }
 }
 
-/// Where other nodes reach the gRPC server.
-fn advertised(configured: Option<String>, bound: SocketAddr) -> String {
-    if configured.is_none() && bound.ip().is_unspecified() {
-        warn!(%bound, "gateway.advertise_grpc is not set: only this machine can reach the bound address");
-    }
-    configured.unwrap_or_else(|| bound.to_string())
-}
-
-/// What is in flight, notice, paced closes, what came meanwhile; then the time is over.
+/// Notice, what is in flight, paced closes; then the time is over. From the notice on no
+/// shard takes a new text, and each connection is closed behind the answers it waits for.
 async fn drain(shared: &Shared, mut drained: watch::Receiver<usize>, time: Duration) {
     let until = Instant::now() + time;
-    // A closed tracker still takes workers; it can be waited for. Under load there is always
-    // one, so this wait has an end of its own.
+    // A closed tracker still takes workers; it can be waited for.
     shared.workers.close();
-    let _ = tokio::time::timeout(time.mul_f64(SETTLE_SHARE), shared.workers.wait()).await;
     let notice = Wire::text(&frame::draining(RECONNECT_MIN_MS, RECONNECT_MAX_MS));
     // The last closes need time to reach their peers.
     let within = time.mul_f64(CLOSE_SHARE);
@@ -358,10 +356,8 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayEr
     Ok((listener, addr))
 }
 
-/// Part of the drain in which requests in flight are answered before the first close.
-const SETTLE_SHARE: f64 = 0.2;
-/// Part of the drain over which the closes are spread.
-const CLOSE_SHARE: f64 = 0.6;
+/// Part of the drain that the shards have for answers and closes.
+const CLOSE_SHARE: f64 = 0.8;
 /// Time servers and shards get to end after the drain.
 const STOP_TIME: Duration = Duration::from_secs(1);
 /// Window in which clients come back after a drain notice.

@@ -23,6 +23,8 @@ pub(super) struct Ops {
     pub(super) shards: Vec<ShardView>,
     pub(super) hub: Hub,
     pub(super) logic: LogicClient,
+    /// Once it was in the registry: one that is away later makes nobody unready.
+    pub(super) registered: AtomicBool,
     pub(super) draining: AtomicBool,
 }
 
@@ -34,6 +36,9 @@ impl Ops {
         }
         if !*self.hub.ready().borrow() {
             return Err("lines are not open yet");
+        }
+        if !self.registered.load(Ordering::Relaxed) {
+            return Err("not in the registry yet");
         }
         if !self.logic.reachable() {
             return Err("logic cannot be reached");

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use corecast_proto::close::CloseCode;
 use corecast_proto::frame::{self, Anchor, ClientFrame, Content, ErrorFrame, FrameError};
 use corecast_proto::ids::{GLOBAL, Position, RoomId};
+use corecast_proto::limits::MEMBERSHIPS;
 use corecast_proto::logic as pb;
 use corecast_proto::op;
 use corecast_proto::refusal::Code;
@@ -186,6 +187,10 @@ impl Worker {
         match self.shared.hub.join(self.conn, self.session.clone(), room_id, position, reply).await {
             Ok(()) => Ok(()),
             Err(JoinError::UnknownRoom) => Err(Refused::unknown_room()),
+            Err(JoinError::TooMany) => {
+                let message = format!("a connection may be in {MEMBERSHIPS} rooms: leave one first");
+                Err(Refused::new(Code::TooMany, message))
+            }
             Err(JoinError::Unavailable) => Err(LogicError::Unreachable.into()),
             Err(JoinError::Full) => {
                 self.shared.close(self.conn, CloseCode::TryLater, "core is overloaded").await;

@@ -52,6 +52,13 @@ async fn run(logic: LogicClient, mut inbox: mpsc::Receiver<Question>) {
         if inbox.recv_many(&mut batch, BATCH).await == 0 {
             return;
         }
+        // Connections that came together ask together: let the rest of them get here.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(question) = inbox.try_recv()
+        {
+            batch.push(question);
+        }
         let logic = logic.clone();
         tokio::spawn(async move {
             ask(&logic, batch).await;

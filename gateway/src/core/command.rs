@@ -260,8 +260,8 @@ pub enum Event {
         room_id: RoomId,
         /// What it has, under which epoch.
         reached: Position,
-        /// The client speaks `corecast.v1`.
-        v1: bool,
+        /// It is behind for so long that only a [`Page::Cut`] ends it.
+        too_long: bool,
     },
     /// A membership ended because the connection left.
     Left {

@@ -11,6 +11,7 @@
 //! | [`handshake`] | shard | the first HTTP request: upgrade, plain HTTP, or refuse |
 //! | [`connections`] | shard | all connections of a shard: what happens to them, what they send |
 //! | `session` | shard | one connection: handshake → open → closing |
+//! | `held` | shard | texts of a connection that wait for answers to earlier ones |
 //! | [`feeds`] | shard | memberships: who has reached what, who gets what next |
 //! | [`outbox`] | shard | bytes of one connection that wait for its socket |
 //! | [`timers`] | shard | hashed wheel of deadlines |
@@ -21,6 +22,7 @@ pub mod connections;
 pub mod counters;
 pub mod feeds;
 pub mod handshake;
+mod held;
 pub mod lines;
 pub mod outbox;
 pub mod sequencer;

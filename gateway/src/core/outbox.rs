@@ -13,6 +13,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use corecast_proto::limits::OUTBOX_FRAME_BYTES;
+
+use crate::config::Limits;
 
 /// What a segment is: it decides which limit its bytes count against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ struct Queue {
     written: usize,
     bytes: usize,
     push_bytes: usize,
+    /// Segments of pushes.
+    pushes: usize,
 }
 
 impl Outbox {
@@ -63,6 +68,16 @@ impl Outbox {
         self.0.as_ref().map_or(0, |queue| queue.push_bytes)
     }
 
+    /// What waits, with the memory that each segment takes beside its bytes.
+    pub fn cost(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.bytes + queue.segments.len() * SEGMENT_BYTES)
+    }
+
+    /// The same of pushes alone.
+    pub fn push_cost(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.push_bytes + queue.pushes * SEGMENT_BYTES)
+    }
+
     /// Appends.
     pub fn push(&mut self, segment: Segment) {
         if segment.bytes.is_empty() {
@@ -72,8 +87,26 @@ impl Outbox {
         queue.bytes += segment.bytes.len();
         if segment.kind == Kind::Push {
             queue.push_bytes += segment.bytes.len();
+            queue.pushes += 1;
         }
         queue.segments.push_back(segment);
+    }
+
+    /// Appends a pong. Where many segments wait already and the last of them is a pong too,
+    /// it takes its place: the answer to the most recent ping is enough (RFC 6455 §5.5.3),
+    /// and a flood of pings costs no memory.
+    pub fn push_pong(&mut self, pong: Bytes) {
+        if let Some(queue) = &mut self.0
+            && queue.segments.len() >= PONGS
+            && let Some(last) = queue.segments.back_mut()
+            && last.kind == Kind::Reply
+            && last.bytes[0] == pong[0]
+        {
+            queue.bytes = queue.bytes - last.bytes.len() + pong.len();
+            last.bytes = pong;
+            return;
+        }
+        self.push(Segment { bytes: pong, kind: Kind::Reply });
     }
 
     /// Moves at most `max` segments from the front to `out`; returns how many bytes of the
@@ -92,6 +125,7 @@ impl Outbox {
             queue.bytes -= left;
             if segment.kind == Kind::Push {
                 queue.push_bytes -= left;
+                queue.pushes -= 1;
             }
             out.push(segment);
         }
@@ -122,6 +156,7 @@ impl Outbox {
             queue.bytes += left;
             if segment.kind == Kind::Push {
                 queue.push_bytes += left;
+                queue.pushes += 1;
             }
         }
         for segment in rest.iter().rev() {
@@ -148,6 +183,24 @@ impl Outbox {
     }
 }
 
+/// User memory of a peer that does not read, in bytes: what its outbox may hold and keep
+/// from being freed, as a member of `rooms` rooms, with `replies` bytes of answers asked for.
+///
+/// ```text
+///  one send, of which not the last byte was taken   push_hard_bytes
+///  pushes behind it                                 push_hard_bytes
+///  replies: the one begun, and those behind it      2 · replies
+///  a notice and a place for each room it lags in    NOTICE_BYTES · rooms
+///  the queue and the connection themselves          QUEUE_BYTES
+/// ```
+/// The hard limit bounds one send to a socket that takes bytes; once it is full only the soft
+/// one and a page are added, which is less. A frame larger than that counts in its place.
+/// What lies in the kernel is beside it: twice `socket_send_bytes` (socket(7): the kernel
+/// doubles the value for its own bookkeeping) and one packet more.
+pub fn stalled_bytes_max(limits: &Limits, rooms: usize, replies: usize) -> usize {
+    2 * limits.push_hard_bytes + 2 * replies + NOTICE_BYTES * rooms + QUEUE_BYTES
+}
+
 /// End of the frame that holds the byte before `written`.
 fn frame_end(frames: &[u8], written: usize) -> usize {
     let mut end = 0;
@@ -167,6 +220,22 @@ fn frame_len(frame: &[u8]) -> Option<usize> {
     })
 }
 
+/// Memory of a segment beside the bytes it shares: its place in the queue and, rounded up,
+/// what an allocator takes for bytes that nobody else shares.
+const SEGMENT_BYTES: usize = 64;
+/// A `lagging` frame with a room id of the usual length, its segment, and the place in the
+/// list of rooms that lag.
+const NOTICE_BYTES: usize = 512;
+/// The outbox itself with room for its segments.
+const QUEUE_BYTES: usize = 64 << 10;
+/// Segments behind which pongs replace each other. A peer that pings as it should never has
+/// so many.
+const PONGS: usize = 64;
+
+// What is added behind a full socket: the soft limit, a page of twice that at most, and a
+// frame of each kind. All of it fits the hard limit of the defaults.
+const _: () = assert!(3 * (64 << 10) + OUTBOX_FRAME_BYTES <= 256 << 10);
+const _: () = assert!(size_of::<Segment>() + size_of::<usize>() <= SEGMENT_BYTES);
 const _: () = assert!(size_of::<Outbox>() == 8);
 
 #[cfg(test)]
@@ -237,6 +306,42 @@ mod tests {
             assert_eq!(outbox.bytes(), left, "{written}");
             assert_eq!(outbox.is_empty(), left == 0);
         }
+    }
+
+    #[test]
+    fn a_flood_of_pings_is_answered_by_its_last_one() {
+        let mut outbox = Outbox::default();
+        for number in 0..10_000u32 {
+            outbox.push_pong(Wire::pong(&number.to_be_bytes()).bytes().clone());
+        }
+        assert_eq!(outbox.bytes(), PONGS * 6);
+        assert_eq!(outbox.cost(), PONGS * (6 + SEGMENT_BYTES));
+        let sent = all(outbox);
+        assert_eq!(sent[..6], *Wire::pong(&0u32.to_be_bytes()).bytes());
+        assert_eq!(sent[sent.len() - 6..], *Wire::pong(&9_999u32.to_be_bytes()).bytes());
+    }
+
+    #[test]
+    fn a_pong_takes_the_place_of_a_pong_only() {
+        let mut outbox = Outbox::default();
+        (0..PONGS).for_each(|_| outbox.push(Segment { kind: Kind::Reply, ..segment(&[1]) }));
+        outbox.push_pong(Wire::pong(b"a").bytes().clone());
+        outbox.push_pong(Wire::pong(b"b").bytes().clone());
+        outbox.push(Segment { kind: Kind::Reply, ..segment(&[1]) });
+        outbox.push_pong(Wire::pong(b"c").bytes().clone());
+        assert_eq!(outbox.bytes(), (PONGS + 3) * 3);
+    }
+
+    #[test]
+    fn the_cost_of_many_small_segments_is_seen() {
+        let mut outbox = Outbox::default();
+        (0..10).for_each(|_| outbox.push(segment(&[1])));
+        assert_eq!((outbox.push_bytes(), outbox.push_cost()), (30, 30 + 10 * SEGMENT_BYTES));
+        let mut out = Vec::new();
+        let written = outbox.take(4, &mut out);
+        assert_eq!(outbox.push_cost(), 18 + 6 * SEGMENT_BYTES);
+        outbox.put_back(&out, written + 4);
+        assert_eq!(outbox.push_cost(), 26 + 9 * SEGMENT_BYTES);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! Order of calls: `handle_incoming` with what arrives, then act on the [`Verdict`];
 //! `deadline` after anything that changes phase or output, `due` when it has passed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +23,7 @@ use corecast_proto::ids::RoomId;
 
 use super::command::{ConnId, Event, Session};
 use super::counters::{Counters, Ended};
+use super::held::HeldBySlot;
 use super::outbox::{Kind, Outbox, Segment};
 use super::wire::Wire;
 use super::ws::{Incoming, Reader};
@@ -97,17 +98,6 @@ pub(super) struct Closing {
     pub(super) shut: bool,
 }
 
-/// What came behind a text that had to wait, by slot: few connections have any. Bounded by
-/// one read each, because a socket is not read while anything is held. Whoever has some has
-/// as many unsettled texts as it may.
-pub(super) type HeldBySlot = HashMap<u32, VecDeque<Held>>;
-
-/// One thing that waits.
-pub(super) enum Held {
-    Text(Box<[u8]>),
-    Close { code: Option<u16>, mid_message: bool },
-}
-
 /// What follows from something a peer sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -120,6 +110,8 @@ pub(super) enum Verdict {
 /// A deadline that has passed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
+    /// The 101 has waited long enough for the hello.
+    Answer,
     /// No request head in time.
     Handshake,
     /// No sign of life.
@@ -143,6 +135,8 @@ pub(super) struct Around<'a> {
     pub(super) limits: &'a Limits,
     pub(super) held: &'a mut HeldBySlot,
     pub(super) unsettled_bytes: &'a Arc<AtomicUsize>,
+    /// Texts are taken; not while the shard drains.
+    pub(super) accepts: bool,
     pub(super) events: &'a mut VecDeque<Event>,
     pub(super) counters: &'a mut Counters,
 }
@@ -212,7 +206,13 @@ impl Connection {
 
     /// Must its socket rest? It has enough under way, or does not take what it gets.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        self.is_upgraded() && (self.is_full(limits) || self.outbox.bytes() > limits.push_soft_bytes)
+        let full = match self.phase {
+            // Small requests that are answered in place.
+            Phase::Head(_) => false,
+            _ if self.is_upgraded() => self.is_full(limits),
+            _ => return false,
+        };
+        full || self.outbox.cost() > limits.push_soft_bytes
     }
 
     /// Control has as many of its texts as it may: more are held.
@@ -234,18 +234,19 @@ impl Connection {
         match (&self.phase, incoming) {
             (_, Incoming::Close { code, mid_message }) => {
                 if let Some(held) = around.held.get_mut(&around.conn.slot) {
-                    held.push_back(Held::Close { code, mid_message });
+                    held.close = Some((code, mid_message));
                     return None;
                 }
                 return Some(Verdict::PeerClosed { code, mid_message });
             }
             (Phase::Echo, Incoming::Text(text)) => self.reply(&Wire::text(text), around.counters),
             (Phase::Echo, Incoming::Binary(bytes)) => self.reply(&Wire::binary(bytes), around.counters),
+            // Nobody was promised anything for it: its sender says it again elsewhere.
+            (Phase::Upgraded | Phase::Open(_), Incoming::Text(_)) if !around.accepts => {}
             (Phase::Upgraded | Phase::Open(_), Incoming::Text(text)) => {
                 around.counters.texts += 1;
                 if self.is_full(around.limits) {
-                    let held = around.held.entry(around.conn.slot).or_default();
-                    held.push_back(Held::Text(text.into()));
+                    around.held.entry(around.conn.slot).or_default().push(text);
                 } else {
                     self.forward(text.into(), around);
                 }
@@ -254,7 +255,8 @@ impl Connection {
                 return Some(Verdict::Close(CloseCode::Unsupported, "binary messages are not accepted"));
             }
             (Phase::Upgraded | Phase::Open(_) | Phase::Echo, Incoming::Ping(payload)) => {
-                self.reply(&Wire::pong(payload), around.counters);
+                around.counters.frames += 1;
+                self.outbox.push_pong(Wire::pong(payload).bytes().clone());
             }
             // A pong is a sign of life, which every byte is; after a close nothing counts.
             _ => {}
@@ -266,16 +268,16 @@ impl Connection {
     pub(super) fn settle(&mut self, count: u32, around: &mut Around<'_>) -> Option<Verdict> {
         self.unsettled = self.unsettled.saturating_sub(u16::try_from(count).unwrap_or(u16::MAX));
         let mut held = around.held.remove(&around.conn.slot)?;
-        while !self.is_full(around.limits) {
-            match held.pop_front() {
-                Some(Held::Text(text)) => self.forward(text, around),
-                Some(Held::Close { code, mid_message }) => {
+        while around.accepts && !self.is_full(around.limits) {
+            match held.pop() {
+                Some(text) => self.forward(text, around),
+                None => {
+                    let (code, mid_message) = held.close?;
                     return Some(Verdict::PeerClosed { code, mid_message });
                 }
-                None => return None,
             }
         }
-        if !held.is_empty() {
+        if around.accepts {
             around.held.insert(around.conn.slot, held);
         }
         None
@@ -297,6 +299,7 @@ impl Connection {
         match &self.phase {
             Phase::Free => None,
             Phase::Head(_) | Phase::Handing(_) => Some(left(self.since, limits.handshake_ms)),
+            Phase::Upgraded if self.answer_waits() => Some(left(self.since, ANSWER_WAIT_MS)),
             Phase::Upgraded | Phase::Open(_) | Phase::Echo => {
                 let ping = left(self.since, limits.ping_ms);
                 let other = if self.has_unsent() {
@@ -320,6 +323,9 @@ impl Connection {
             Phase::Free => None,
             Phase::Head(_) | Phase::Handing(_) => {
                 passed(self.since, limits.handshake_ms).then_some(Due::Handshake)
+            }
+            Phase::Upgraded if self.answer_waits() => {
+                passed(self.since, ANSWER_WAIT_MS).then_some(Due::Answer)
             }
             Phase::Upgraded | Phase::Open(_) | Phase::Echo => {
                 if self.has_unsent() {
@@ -358,6 +364,11 @@ impl Connection {
         }
     }
 
+    /// Its 101 is queued and nothing is on the way to send it.
+    fn answer_waits(&self) -> bool {
+        !self.dirty && !self.blocked && !self.outbox.is_empty()
+    }
+
     fn has_unsent(&self) -> bool {
         self.blocked && !self.outbox.is_empty()
     }
@@ -387,6 +398,9 @@ fn counted(text: Box<[u8]>, bytes: Arc<AtomicUsize>) -> Bytes {
 pub(super) const NOBODY: u32 = u32::MAX;
 /// Largest message of `/debug/echo`.
 const ECHO_BYTES: usize = 16 << 20;
+/// How long a 101 waits for the hello that follows it: far above what a healthy logic node
+/// takes for both, far below what anybody calls slow. The wheel's tick comes on top.
+const ANSWER_WAIT_MS: u64 = 50;
 /// A closing peer takes no byte for so long: cut.
 const CLOSE_STALL_MS: u64 = 5_000;
 /// Everything queued before a close must be taken within this.
@@ -426,6 +440,7 @@ mod tests {
                 limits: &self.limits,
                 held: &mut self.held,
                 unsettled_bytes: &self.unsettled,
+                accepts: true,
                 events: &mut self.events,
                 counters: &mut self.counters,
             };
@@ -462,6 +477,24 @@ mod tests {
         let verdict = conn.settle(2, &mut around);
         assert_eq!(verdict, Some(Verdict::PeerClosed { code: Some(1000), mid_message: false }));
         assert_eq!(world.texts(), [b"4"]);
+    }
+
+    #[test]
+    fn a_drain_takes_no_text_any_more() {
+        let mut world = World::open(Limits { requests_in_flight: 1, ..Limits::default() });
+        for text in [b"1", b"2"] {
+            assert_eq!(world.incoming(Incoming::Text(text)), None);
+        }
+        for text in [b"3", b"4"] {
+            let (conn, mut around) = world.around();
+            around.accepts = false;
+            assert_eq!(conn.handle_incoming(Incoming::Text(text), &mut around), None);
+        }
+        let (conn, mut around) = world.around();
+        around.accepts = false;
+        assert_eq!(conn.settle(1, &mut around), None);
+        assert_eq!(world.texts(), [b"1"]);
+        assert!(world.held.is_empty());
     }
 
     #[test]

@@ -388,7 +388,8 @@ impl World {
             }
         }
         for (conn, room_id, at) in asks {
-            self.lines.handle_lagging(conn, &room_id, at, self.now_ms);
+            let too_long = !self.calm && self.rng.random_bool(0.1);
+            self.lines.handle_lagging(conn, &room_id, at, too_long, self.now_ms);
             self.carry_out();
         }
     }

@@ -16,6 +16,10 @@
 //!   for them until it acks one: a gateway that answers and then takes nothing costs the
 //!   others one duty time, and not one for each reconnect.
 //!
+//! A registry may be wrong: flap, be emptied, lose a lease of a gateway that lives. So a gateway
+//! that left it is served and waited for as before while its stream lives; without a stream
+//! it is offered nothing more, and owed what it was offered.
+//!
 //! A push to users and any other unnumbered one has no tail: a gateway that lapsed has lost
 //! those, as if it had been disconnected at that moment.
 
@@ -181,27 +185,24 @@ impl Lane {
 
     /// Must reading the log stop for this gateway?
     pub fn is_full(&self) -> bool {
-        self.standing == Standing::Owed && !self.leaving && self.is_at_bound()
+        self.standing == Standing::Owed && !self.is_away() && self.is_at_bound()
     }
 
-    /// Left the registry, and nothing is owed any more.
+    /// Left the registry and its stream, and nothing is owed any more.
     pub fn is_over(&self) -> bool {
-        self.leaving && self.items.is_empty()
+        self.is_away() && self.items.is_empty()
     }
 
     /// The registry lists the gateway, or not any more. What it was offered before stays
     /// owed: a registry may be wrong, an unacked push is not.
     pub fn handle_listed(&mut self, listed: bool) {
         self.leaving = !listed;
-        if self.leaving && self.standing != Standing::Owed {
-            self.clear();
-        }
     }
 
     /// A push was planned. True: it is owed, its record is to be held until the ticket comes
     /// back.
     pub fn offer(&mut self, push: &Arc<Planned>, ticket: Ticket, now: Time) -> bool {
-        if self.leaving {
+        if self.is_away() {
             return false;
         }
         let full = self.standing == Standing::Probation && self.is_at_bound();
@@ -332,6 +333,11 @@ impl Lane {
             return None;
         }
         Some(self.items.front()?.since? + self.limits.duty)
+    }
+
+    /// Neither the registry nor a stream says that it is there.
+    fn is_away(&self) -> bool {
+        self.leaving && !self.streaming
     }
 
     fn is_at_bound(&self) -> bool {

@@ -202,15 +202,37 @@ fn full_lane_stops_reading_only_while_owed() {
 }
 
 #[test]
-fn gateway_that_left_the_registry_is_still_owed_what_it_was_offered() {
+fn gateway_that_left_the_registry_is_served_while_its_stream_lives() {
     let mut scene = Scene::streaming(1);
     scene.offer(1, MS(0));
     scene.lane.handle_listed(false);
-    assert!(!scene.lane.is_over());
-    assert!(!scene.offer(1, MS(1)).1, "and nothing more");
-    assert_eq!(scene.transmit(MS(1)), Some((1, vec![1])));
+    assert!(scene.offer(1, MS(1)).1, "a registry may be wrong");
+    assert_eq!(scene.transmit(MS(1)), Some((1, vec![1, 2])));
     scene.lane.handle_ack(1, MS(2)).unwrap();
+    assert!(!scene.lane.is_over());
+    for _ in 0..limits().lane_pushes {
+        scene.offer(1, MS(3));
+    }
+    assert!(scene.lane.is_full(), "and waited for");
+    scene.transmit(MS(3));
+    assert_eq!(scene.lane.handle_timeout(MS(10_003)).1, Verdict::Lapsed);
+    scene.lane.handle_stream_lost(MS(10_003));
     assert!(scene.lane.is_over());
     scene.lane.handle_listed(true);
     assert!(!scene.lane.is_over());
+}
+
+#[test]
+fn gateway_that_left_the_registry_and_its_stream_is_still_owed_what_it_was_offered() {
+    let mut scene = Scene::streaming(1);
+    scene.offer(1, MS(0));
+    scene.lane.handle_listed(false);
+    scene.lane.handle_stream_lost(MS(1));
+    assert!(!scene.lane.is_over());
+    assert!(!scene.offer(1, MS(1)).1, "and nothing more");
+    scene.lane.handle_welcome(1);
+    assert_eq!(scene.transmit(MS(2)), Some((1, vec![1])));
+    scene.lane.handle_ack(1, MS(3)).unwrap();
+    scene.lane.handle_stream_lost(MS(4));
+    assert!(scene.lane.is_over());
 }

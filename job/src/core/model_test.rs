@@ -149,7 +149,9 @@ impl World {
         for (name, before) in names.iter().zip(before) {
             let after = self.standing(name);
             let gateway = self.gateways.get_mut(name).expect("known");
-            let Some((standing, waiting)) = before.filter(|_| gateway.listed) else { continue };
+            let Some((standing, waiting)) = before.filter(|_| gateway.listed || gateway.streaming) else {
+                continue;
+            };
             let owed = standing == Standing::Owed;
             let taken = after.is_some_and(|(_, now_waiting)| now_waiting > waiting);
             assert!(taken || !owed, "{name} is owed {partition}:{offset} and was not offered it");
@@ -243,19 +245,10 @@ impl World {
             *self.gateways.get_mut(&node.id).expect("known") =
                 Gateway { lane: Some(lane), listed: true, ..Default::default() };
         }
-        let owed: BTreeSet<String> = self
-            .ledger
-            .lanes()
-            .filter(|(_, lane)| lane.standing() == Standing::Owed)
-            .map(|(node, _)| node.id.clone())
-            .collect();
-        for (name, gateway) in &mut self.gateways {
-            if !gateway.listed && !owed.contains(name) {
-                gateway.batches.clear();
-                gateway.unacked.clear();
-            }
+        for gateway in self.gateways.values_mut() {
             if gateway.lane.is_some_and(|lane| self.ledger.retire(lane)) {
                 assert!(gateway.unacked.is_empty(), "retired while it is owed something");
+                assert!(!gateway.streaming, "retired while its stream lives");
                 *gateway = Gateway::default();
             }
         }

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use corecast_backends::log::LogProducer;
 use corecast_backends::log::embedded::{EmbeddedLog, OWNER};
+use corecast_backends::log::{LogConsumer, LogProducer};
 use corecast_backends::registry::{Node, Registry};
 use corecast_backends::store::sqlite::SqliteStore;
 use corecast_backends::store::{AnyStore, DeadLetter, Store};
@@ -114,7 +114,15 @@ pub struct Running {
 }
 
 pub async fn start<R: Registry>(config: Config, log: &Log, registry: &R) -> Running {
-    let job = Job::bind(config, vec![log.log.consumer()], registry).await.unwrap();
+    start_with(config, vec![log.log.consumer()], registry).await
+}
+
+pub async fn start_with<C: LogConsumer, R: Registry>(
+    config: Config,
+    consumers: Vec<C>,
+    registry: &R,
+) -> Running {
+    let job = Job::bind(config, consumers, registry).await.unwrap();
     let (http_addr, stop) = (job.http_addr(), CancellationToken::new());
     Running { http_addr, task: tokio::spawn(job.run(stop.clone())), stop }
 }

@@ -36,6 +36,11 @@ const REQUEST_BYTES: usize = 16 << 20;
 const REPLY_BYTES: usize = 16 << 20;
 /// A peer that vanished is noticed after this and as much again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Calls of one connection that were cancelled before this node looked at them. A node that was
+/// paused for longer than its callers' deadline meets hundreds; above the limit (20 by default, a
+/// guard against hostile peers) the whole connection would be closed with every call on it.
+/// Callers are trusted; each such call costs some hundred bytes until it is looked at.
+const CANCELLED_CALLS_MAX: usize = 65_536;
 /// The name of the service in health checks and reflection.
 const SERVICE_NAME: &str = "corecast.logic.v1.Logic";
 
@@ -65,6 +70,7 @@ pub(crate) async fn serve<S: Store, H: HotSet, B: Bus>(
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
         .add_service(health.1)
         .add_service(reflection)
         .add_service(logic)

@@ -99,7 +99,7 @@ async fn ready<S: Store, H: HotSet, B: Bus>(State(face): State<Face<S, H, B>>) -
 
 async fn metrics<S: Store, H: HotSet, B: Bus>(State(face): State<Face<S, H, B>>) -> Response {
     let kind = [(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, face.service.metrics().text()).into_response()
+    (kind, face.service.metrics_text()).into_response()
 }
 
 async fn no_such_path() -> Response {

@@ -60,6 +60,10 @@ const HOTSET_DEADLINE: Duration = Duration::from_millis(500);
 /// Users and rooms whose existence is remembered: ids of ~40 bytes, so some 20 MiB at most.
 const KNOWN_MAX: usize = 65_536;
 
+/// Lanes on a server, where none are configured: while one waits for the disk another works.
+/// More of them make smaller batches.
+const SERVER_LANES: usize = 4;
+
 /// The functions of logic over a store, a hot set and a bus.
 pub struct Service<S, H, B> {
     store: S,
@@ -87,8 +91,14 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// Must be called inside a tokio runtime; the lanes end when the service is dropped.
     pub fn new(config: &Config, store: S, hotset: H, bus: B, owner: String, metrics: Metrics) -> Self {
         let passwords = Passwords::new(config.password_waiters_max as usize, metrics.clone());
+        let lanes = match config.lanes {
+            // One writer: a second lane would only halve the batches.
+            0 if store.pool().is_none() => 1,
+            0 => SERVER_LANES,
+            lanes => lanes as usize,
+        };
         let lanes = lane::spawn(
-            config.lanes as usize,
+            lanes,
             lane::Limits::default(),
             store.clone(),
             hotset.clone(),
@@ -115,6 +125,13 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// What this node counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The text that `/metrics` answers, with what the backends count themselves.
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.note_backends(self.hotset.counters(), self.bus.counters());
+        self.metrics.note_pool(self.store.pool());
+        self.metrics.text()
     }
 
     /// Creates the rooms of the configuration that do not exist.

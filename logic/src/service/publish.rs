@@ -1,9 +1,10 @@
 //! What follows a commit: each frame goes to the fast path, new messages to the cached
 //! history. Neither is part of the promise: the log delivers what the fast path loses, and a
-//! cached list that misses messages is noticed by its head.
+//! cached list that misses messages is noticed by its head, and deleted by the next append.
+//!
+//! Each has a task of its own: a cache that is slow does not delay the fast path.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use corecast_backends::bus::{Bus, BusFrame};
@@ -11,6 +12,7 @@ use corecast_backends::hotset::HotSet;
 use corecast_backends::store::{CommitFrame, FrameOutcome, Message, OutboxRow};
 use corecast_proto::ids::RoomId;
 use corecast_proto::job::PushMsg;
+use futures::StreamExt;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
@@ -18,9 +20,11 @@ use super::hot;
 use super::reach::Reach;
 use crate::metrics::Metrics;
 
-/// Commits that may wait for the fast path and the cache. When it is full the frames are
-/// left to the log, and counted.
+/// Commits that may wait for the fast path, and as many for the cache. When it is full the
+/// frames are left to the log, or the cached lists to their next rebuild, and counted.
 const WAITING_MAX: usize = 256;
+/// Rooms of one commit whose lists are appended at once.
+const APPENDS: usize = 64;
 /// A publish takes no longer than this, or the frame counts as dropped.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -34,8 +38,11 @@ pub(super) struct Publisher {
 pub(super) struct AfterCommit {
     frames: Vec<CommitFrame>,
     rows: Vec<OutboxRow>,
-    appends: Vec<(RoomId, u64, Vec<Message>)>,
+    appends: Vec<Append>,
 }
+
+/// New messages of a room in one epoch.
+type Append = (RoomId, u64, Vec<Message>);
 
 impl Publisher {
     /// Keeps what the cache will need: the commit itself takes the frames.
@@ -80,19 +87,36 @@ impl AfterCommit {
 /// Starts a publisher; it ends when its lane does, after what it holds.
 pub(super) fn spawn<H: HotSet, B: Bus>(hotset: H, bus: B, metrics: Metrics) -> Publisher {
     let (queue, mut commits) = mpsc::channel::<AfterCommit>(WAITING_MAX);
+    let (appends, waiting) = mpsc::channel::<Vec<Append>>(WAITING_MAX);
+    tokio::spawn(append(hotset, waiting, metrics.clone()));
     let publisher = Publisher { queue, metrics: metrics.clone() };
-    let reach = Arc::new(Reach::new("hot set, appends"));
     tokio::spawn(async move {
         while let Some(after) = commits.recv().await {
             for row in &after.rows {
                 publish_row(&bus, &metrics, row).await;
             }
-            for (room_id, epoch, messages) in &after.appends {
-                hot(&reach, &metrics, hotset.append_history(room_id, *epoch, messages)).await;
+            let lists = after.appends.len() as u64;
+            if lists > 0 && appends.try_send(after.appends).is_err() {
+                metrics.hotset_dropped_appends.inc_by(lists);
             }
         }
     });
     publisher
+}
+
+/// Appends commit by commit: the order of a room is kept, its rooms go together.
+async fn append<H: HotSet>(hotset: H, mut waiting: mpsc::Receiver<Vec<Append>>, metrics: Metrics) {
+    let reach = Reach::new("hot set, appends");
+    while let Some(appends) = waiting.recv().await {
+        futures::stream::iter(&appends)
+            .for_each_concurrent(APPENDS, |(room_id, epoch, messages)| {
+                let (hotset, reach, metrics) = (&hotset, &reach, &metrics);
+                async move {
+                    hot(reach, metrics, hotset.append_history(room_id, *epoch, messages)).await;
+                }
+            })
+            .await;
+    }
 }
 
 /// Gives the frame of an outbox row to the fast path.

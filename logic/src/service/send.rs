@@ -138,5 +138,10 @@ fn answer(outcome: FrameOutcome) -> Sent {
                 .collect(),
         }),
         FrameOutcome::UnknownRoom => Err(room::unknown().into()),
+        // The limits of the wire are below those of the store: this is a defect of ours.
+        FrameOutcome::Refused(reason) => {
+            tracing::error!(reason, "store cannot hold a frame");
+            Err(Failure::Internal("the store cannot hold this frame"))
+        }
     }
 }

@@ -45,7 +45,11 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
             unanswered = self.verify_cached(&hashes, unanswered, &mut sessions, now).await;
         }
         for indices in unanswered.chunks(READ_MAX) {
-            self.verify_stored(&hashes, indices, &mut sessions, now).await?;
+            let found = self.verify_stored(&hashes, indices, &mut sessions, now).await?;
+            // A check of what is open tells nothing that the cache is asked for.
+            if !request.from_store {
+                self.fill(found, now).await;
+            }
         }
         Ok(VerifyReply { sessions })
     }
@@ -87,16 +91,18 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
         unanswered
     }
 
+    /// Answers what the store knows; gives back what the cache may keep of it.
     async fn verify_stored(
         &self,
         hashes: &[Option<SessionHash>],
         indices: &[usize],
         sessions: &mut [Session],
         now: i64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<(SessionHash, CachedSession)>, Failure> {
         let asked: Vec<SessionHash> = indices.iter().filter_map(|&index| hashes[index]).collect();
         let found = self.ask(self.store.sessions(&asked, now)).await?;
         self.metrics.verified(Source::Store, asked.len());
+        let mut live = Vec::new();
         for ((&index, hash), found) in indices.iter().zip(asked).zip(found) {
             let Some(found) = found.filter(|found| session::is_live(found.expires_ms, now)) else {
                 continue;
@@ -119,10 +125,18 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
                 expires_ms,
             };
             sessions[index] = valid(cached.clone());
-            let left = u64::try_from(expires_ms - now).unwrap_or(0);
-            self.hot(self.hotset.fill_session(&hash, cached, Duration::from_millis(left))).await;
+            live.push((hash, cached));
         }
-        Ok(())
+        Ok(live)
+    }
+
+    async fn fill(&self, live: Vec<(SessionHash, CachedSession)>, now: i64) {
+        futures::stream::iter(live)
+            .for_each_concurrent(CACHE_CALLS, |(hash, session)| async move {
+                let left = Duration::from_millis(u64::try_from(session.expires_ms - now).unwrap_or(0));
+                self.hot(self.hotset.fill_session(&hash, session, left)).await;
+            })
+            .await;
     }
 
     /// By what the cache says, the expiry should move, and this node has not looked at the

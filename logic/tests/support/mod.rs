@@ -91,12 +91,7 @@ async fn node_in(dir: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Running
     let mut config = loopback();
     change(&mut config);
     let logic = Logic::bind(config, corecast_logic::Backends::from(backends.clone())).await.unwrap();
-    let (http, grpc_addr) = (format!("http://{}", logic.http_addr()), logic.grpc_addr().to_string());
-    let metrics = logic.metrics();
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(logic.run(shutdown.clone()));
-    let grpc = LogicClient::connect(format!("http://{grpc_addr}")).await.unwrap();
-    Running { http, grpc_addr, grpc, backends, metrics, shutdown, task, dir }
+    Running::start(logic, backends, dir).await
 }
 
 /// All backends embedded, in this folder.
@@ -114,6 +109,16 @@ pub fn loopback() -> Config {
 }
 
 impl Running {
+    /// Runs a node that is bound.
+    pub async fn start(logic: Logic, backends: Backends, dir: Arc<TempDir>) -> Running {
+        let (http, grpc_addr) = (format!("http://{}", logic.http_addr()), logic.grpc_addr().to_string());
+        let metrics = logic.metrics();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(logic.run(shutdown.clone()));
+        let grpc = LogicClient::connect(format!("http://{grpc_addr}")).await.unwrap();
+        Running { http, grpc_addr, grpc, backends, metrics, shutdown, task, dir }
+    }
+
     /// Stops the node and closes its store.
     pub async fn stop(self) -> Arc<TempDir> {
         let Self { backends, shutdown, task, dir, grpc, .. } = self;

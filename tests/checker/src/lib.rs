@@ -21,6 +21,7 @@
 //! * *conflicting*: two answers about one message differ (id, content, author, number).
 //!
 //! A `cut` is no loss: the server says that numbers are left out, and they can be paged.
+//! What a client did not page is counted as *uncaught*, which spoils no verdict by itself.
 //!
 //! # What a test must do
 //! Give every offer a content of its own: that is how an offer is found again when its

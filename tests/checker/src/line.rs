@@ -28,6 +28,8 @@ pub struct Line {
     got: BTreeSet<u64>,
     /// Numbers left out with a word: `cut`, or a reconnect without cursors.
     excused: Vec<(u64, u64)>,
+    /// Excused numbers that the client paged for afterwards.
+    paged: BTreeSet<u64>,
     /// Highest number of the connection that is open now.
     top: u64,
     /// The connection that is open now is a member.
@@ -86,6 +88,33 @@ impl Line {
         if number > floor {
             self.got.insert(number);
         }
+    }
+
+    /// A page of history: it is no delivery, but it catches up what a `cut` left out.
+    pub fn page(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            if self.is_excused(*number) {
+                self.paged.insert(*number);
+            }
+        }
+    }
+
+    /// Runs of numbers that were left out with a word and never paged.
+    pub fn uncaught(&self) -> Vec<(u64, u64)> {
+        let mut runs = Vec::new();
+        for (from, to) in &self.excused {
+            let mut next = *from;
+            for number in self.paged.range(from..=to) {
+                if *number > next {
+                    runs.push((next, number - 1));
+                }
+                next = number + 1;
+            }
+            if next <= *to {
+                runs.push((next, *to));
+            }
+        }
+        runs
     }
 
     /// The connection closed, or the client left.

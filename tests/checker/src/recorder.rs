@@ -29,8 +29,10 @@ pub struct Connection {
 pub(crate) struct State {
     pub(crate) connections: u64,
     pub(crate) offers: Vec<Offer>,
-    /// Index of an offer by its content.
+    /// Index of an offer by its room and content.
     pub(crate) by_content: HashMap<(String, String), usize>,
+    /// Index of an offer by its client, room and key.
+    by_key: HashMap<(String, String, String), usize>,
     /// Per (client, room).
     pub(crate) lines: BTreeMap<(String, String), Line>,
     /// What is known of each message, by (room, number).
@@ -45,7 +47,6 @@ pub(crate) struct State {
 pub(crate) struct Offer {
     pub(crate) client: String,
     pub(crate) room: String,
-    pub(crate) key: Option<String>,
     pub(crate) content: String,
     /// Connection of each attempt.
     pub(crate) attempts: Vec<u64>,
@@ -176,6 +177,10 @@ impl Connection {
         }
     }
 
+    fn has_cursor(&self, room: &str) -> bool {
+        self.cursors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains_key(room)
+    }
+
     fn take_cursor(&self, room: &str) -> Option<u64> {
         self.cursors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(room)
     }
@@ -193,10 +198,12 @@ impl State {
             return;
         }
         self.by_content.insert(place, self.offers.len());
+        if let Some(key) = key {
+            self.by_key.insert((client.to_owned(), room.to_owned(), key.to_owned()), self.offers.len());
+        }
         self.offers.push(Offer {
             client: client.to_owned(),
             room: room.to_owned(),
-            key: key.map(str::to_owned),
             content: content.to_owned(),
             attempts: vec![attempt],
             acknowledged: false,
@@ -216,7 +223,12 @@ impl State {
         match frame.kind.as_str() {
             "hello" => {
                 for room in payload.get("rooms")?.as_array()? {
-                    self.take_room(conn, room.get("id")?.as_str()?, room)?;
+                    let id = room.get("id")?.as_str()?;
+                    // A public room that the client did not name is only offered to it.
+                    let listed = room.get("kind").and_then(Value::as_str) == Some("public");
+                    if !listed || conn.has_cursor(id) {
+                        self.take_room(conn, id, room)?;
+                    }
                 }
             }
             "joined" => self.take_room(conn, payload.get("id")?.as_str()?, payload)?,
@@ -233,7 +245,9 @@ impl State {
             }
             "serverRoomHistory" => {
                 // Pages are no deliveries; they must agree with them.
-                self.take_messages(payload.get("roomId")?.as_str()?, payload)?;
+                let room = payload.get("roomId")?.as_str()?;
+                let numbers = self.take_messages(room, payload)?;
+                self.line(&conn.client, room).page(&numbers);
             }
             "serverCreateRoom" => {
                 let room = payload.get("roomId")?.as_str()?;
@@ -291,10 +305,8 @@ impl State {
         let id = item.get("id")?.as_str()?.to_owned();
         let number = item.get("seq")?.as_u64()?;
         self.remember(room, number, Message { id, seen: None });
-        let mut matching = self.offers.iter_mut().filter(|offer| {
-            offer.client == conn.client && offer.room == room && offer.key.as_deref() == Some(key)
-        });
-        let Some(offer) = matching.next() else {
+        let place = (conn.client.clone(), room.to_owned(), key.to_owned());
+        let Some(offer) = self.by_key.get(&place).map(|index| &mut self.offers[*index]) else {
             self.conflicts.push(format!("{}: ack of {key:?} in {room}, which it never sent", conn.client));
             return Some(());
         };

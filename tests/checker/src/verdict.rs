@@ -23,6 +23,9 @@ pub struct Verdict {
     pub reordered: u64,
     /// Runs of missing numbers.
     pub gaps: u64,
+    /// Runs of numbers that a `cut` left out and the client never paged. No defect of the
+    /// server, which said so; a run whose clients page must have none.
+    pub uncaught: u64,
     /// Answers about one message that differ, frames that cannot be read.
     pub conflicting: u64,
     /// The same per client and room, where anything is wrong.
@@ -169,6 +172,10 @@ fn judge_lines(state: &State, verdict: &mut Verdict) {
         for (from, to) in line.gaps() {
             counts.gaps += 1;
             verdict.explain(format!("{client} in {room}: {from} to {to} missing"));
+        }
+        for (from, to) in line.uncaught() {
+            verdict.uncaught += 1;
+            verdict.explain(format!("{client} in {room}: {from} to {to} left out and never paged"));
         }
         let owed = acknowledged.get(room.as_str()).map_or(&[][..], Vec::as_slice);
         for number in owed.iter().filter(|number| line.lost(**number)) {

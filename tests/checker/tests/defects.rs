@@ -351,3 +351,38 @@ fn history_pages_are_no_deliveries_but_must_agree() {
     ann.frame(&page(vec![named(2, "not what was said")]));
     assert_eq!(counts(&recorder.judge()).4, 1);
 }
+
+#[test]
+fn what_a_cut_leaves_out_is_uncaught_until_it_is_paged() {
+    let (recorder, ann, bob) = two();
+    live(&bob, 3..=9);
+    cut(&ann, 8..=9, 9);
+    let verdict = recorder.judge();
+    assert_eq!((counts(&verdict), verdict.uncaught), ((0, 0, 0, 0, 0), 1));
+    let page = |numbers: std::ops::RangeInclusive<u64>| {
+        let messages: Vec<Value> = numbers.map(message).collect();
+        json!({"type": "serverRoomHistory", "payload": {"roomId": "r", "name": "", "hasMoreMessages": false,
+            "messages": messages, "epoch": 1}})
+        .to_string()
+    };
+    ann.frame(&page(3..=5));
+    assert_eq!(recorder.judge().uncaught, 1, "6 and 7 are missing");
+    ann.frame(&page(6..=7));
+    let verdict = recorder.judge();
+    assert_eq!((counts(&verdict), verdict.uncaught), ((0, 0, 0, 0, 0), 0));
+}
+
+#[test]
+fn a_public_room_that_is_only_listed_is_owed_to_nobody() {
+    let recorder = Recorder::new();
+    let (ann, bob) = (recorder.connected("ann"), recorder.connected("bob"));
+    let mut listed = room([], 2);
+    listed["kind"] = json!("public");
+    hello(&ann, listed.clone());
+    bob.resumed([("r", 2)]);
+    hello(&bob, listed);
+    bob.offered("r", Some("k"), "text 3");
+    ack(&bob, "k", 3);
+    live(&bob, 3..=3);
+    recorder.judge().expect_clean();
+}

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use corecast_checker::{Recorder, Verdict};
 use serde_json::json;
@@ -67,12 +68,41 @@ impl Chatter {
         in_time("everything is acknowledged", futures::future::join_all(talking)).await;
     }
 
+    /// Only these send, as many together; waits for the acks.
+    pub async fn talk_by(&mut self, users: &[usize], messages: usize) {
+        let share = messages / users.len();
+        assert_eq!(share * users.len(), messages, "each of them sends as many");
+        let rooms = &self.rooms;
+        let chosen = self.speakers.iter_mut().enumerate().filter(|(index, _)| users.contains(index));
+        let talking = chosen.map(|(_, speaker)| speaker.talk(rooms, share));
+        in_time("everything is acknowledged", futures::future::join_all(talking)).await;
+    }
+
+    /// The user's gateway is gone: connects to this one and resumes.
+    pub async fn move_to(&mut self, user: usize, gateway: SocketAddr) {
+        let speaker = &mut self.speakers[user];
+        let knock = Browser::knock(gateway, &speaker.account.sid).resume(speaker.browser.cursors());
+        speaker.browser = knock.recorded(&self.recorder, &speaker.account.username).open().await;
+        speaker.browser.hello().await;
+    }
+
     /// Waits until everybody has reached the end of every room.
     pub async fn all_complete(&self) {
+        let everybody: Vec<_> = (0..self.speakers.len()).collect();
+        self.complete(&everybody).await;
+    }
+
+    /// The same for these, in this time.
+    pub async fn complete_within(&self, users: &[usize], time: Duration) {
+        let complete = tokio::time::timeout(time, self.complete(users)).await;
+        assert!(complete.is_ok(), "not complete within {time:?}: {}", self.recorder.judge());
+    }
+
+    async fn complete(&self, users: &[usize]) {
         for room in &self.rooms {
             let head = self.recorder.head(room);
-            for speaker in &self.speakers {
-                let name = &speaker.account.username;
+            for user in users {
+                let name = &self.speakers[*user].account.username;
                 let what = format!("{name} reaches {head} of {room}; {}", self.recorder.judge());
                 eventually(&what, || async { self.recorder.has_reached(name, room, head) }).await;
             }

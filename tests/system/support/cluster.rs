@@ -44,14 +44,20 @@ struct LogicTier {
 struct GatewayTier {
     tier: Option<Tier>,
     http: SocketAddr,
+    grpc: SocketAddr,
     metrics: SocketAddr,
 }
 
 impl Cluster {
     /// Empty backends and a bus with these faults; nothing runs.
     pub async fn new(faults: BusFaults) -> Self {
+        Self::on(Urls::default(), faults).await
+    }
+
+    /// The same on these backends; the bus is the one with faults, whatever they say.
+    pub async fn on(urls: Urls, faults: BusFaults) -> Self {
         let data = folder();
-        let backends = Backends::open(&Urls::default(), data.path()).await.expect("embedded backends open");
+        let backends = Backends::open(&urls, data.path()).await.expect("the backends open");
         let bus = MemoryBus::with_faults(faults);
         let fast_path = AnyBus::Memory(bus.clone());
         Self { bus, backends, fast_path, logic: None, job: None, gateways: Vec::new(), _data: data }
@@ -117,15 +123,23 @@ impl Cluster {
             id: Some(format!("gateway-{}", self.gateways.len() + 1)),
             ..Default::default()
         };
+        if let Some(driver) = super::driver() {
+            config.driver = serde_json::from_value(driver.into()).expect("CORECAST_TEST_DRIVER is a driver");
+        }
         change(&mut config);
         let registry = self.backends.registry.clone();
         let gateway =
             Gateway::bind(config, false, self.fast_path.clone(), registry).await.expect("the gateway binds");
-        let (http, metrics) = (gateway.http_addr(), gateway.metrics_addr());
+        let (http, grpc, metrics) = (gateway.http_addr(), gateway.grpc_addr(), gateway.metrics_addr());
         let tier =
             Tier::run(|stop| async move { gateway.run(stop).await.map_err(|error| error.to_string()) });
-        self.gateways.push(GatewayTier { tier: Some(tier), http, metrics });
+        self.gateways.push(GatewayTier { tier: Some(tier), http, grpc, metrics });
         self.gateways.len() - 1
+    }
+
+    /// Stops one gateway, browsers first drained.
+    pub async fn stop_gateway(&mut self, gateway: usize) {
+        self.gateways[gateway].tier.take().expect("it runs").end().await;
     }
 
     /// Waits until a gateway is ready.
@@ -142,6 +156,23 @@ impl Cluster {
         self.gateways[gateway].http
     }
 
+    /// gRPC of a gateway.
+    pub fn grpc(&self, gateway: usize) -> SocketAddr {
+        self.gateways[gateway].grpc
+    }
+
+    /// Metrics and readiness of a gateway.
+    pub fn metrics(&self, gateway: usize) -> SocketAddr {
+        self.gateways[gateway].metrics
+    }
+
+    /// One metric of a gateway, with its labels as they are written.
+    pub async fn gateway_metric(&self, gateway: usize, name: &str) -> f64 {
+        let answer = http::get(self.metrics(gateway), "/metrics").await.expect("it answers");
+        let line = answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing"))
+    }
+
     /// The JSON face of logic.
     pub fn logic(&self) -> SocketAddr {
         self.logic.as_ref().expect("logic runs").http
@@ -155,7 +186,9 @@ impl Cluster {
     /// Ends every tier, browsers first drained.
     pub async fn end(mut self) {
         for gateway in &mut self.gateways {
-            gateway.tier.take().expect("a gateway ends once").end().await;
+            if let Some(tier) = gateway.tier.take() {
+                tier.end().await;
+            }
         }
         if let Some(job) = self.job.take() {
             job.end().await;

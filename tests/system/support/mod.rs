@@ -2,20 +2,24 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`apart`] | the tiers as processes of their own on the real engines |
 //! | [`process`] | the real binary: start, addresses, kill, terminate, log lines |
 //! | [`cluster`] | the tiers as libraries in this process, where the bus must drop or one tier be away |
 //! | [`browser`] | a WebSocket client that is not ours (tokio-tungstenite) |
 //! | [`http`] | HTTP requests and accounts |
 //! | [`comet`] | a stock gRPC client: reflection first, then the call |
+//! | [`etcd`] | a place on a real etcd |
 //! | [`peer`] | a gateway that is not ours: takes pushes, or does not |
 //! | [`chatter`] | many users who talk at once, told to the delivery checker |
 //!
 //! Nothing here sleeps for luck: [`eventually`] looks again until a deadline.
 
+pub mod apart;
 pub mod browser;
 pub mod chatter;
 pub mod cluster;
 pub mod comet;
+pub mod etcd;
 pub mod http;
 pub mod peer;
 pub mod process;
@@ -33,6 +37,12 @@ pub const GENERAL: &str = "room-001";
 /// How long anything may take that should take milliseconds. Debug builds, two cores and
 /// every other test at the same time.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// `gateway.driver` of every gateway here, from `CORECAST_TEST_DRIVER`; without it the
+/// default, which is io_uring where the kernel allows it. `scripts/test` runs everything on both.
+pub fn driver() -> Option<String> {
+    std::env::var("CORECAST_TEST_DRIVER").ok()
+}
 
 /// An empty folder that is deleted at the end.
 pub fn folder() -> tempfile::TempDir {

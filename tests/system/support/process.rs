@@ -24,13 +24,16 @@ const FACES: [(&str, &str); 6] = [
 /// How to start `corecast`.
 #[derive(Clone)]
 pub struct Setup {
+    /// `up`, or one tier.
+    command: String,
+    faces: Vec<(&'static str, &'static str)>,
     data: PathBuf,
     /// `gateway.http_addr` → value.
     settings: BTreeMap<String, String>,
     wrapper: Vec<String>,
 }
 
-/// A running `corecast up`. Dropping it kills it.
+/// A running `corecast`, all tiers or one. Dropping it kills it.
 pub struct Corecast {
     child: Child,
     faces: BTreeMap<(String, String), SocketAddr>,
@@ -46,11 +49,26 @@ pub struct Output {
 impl Setup {
     /// `corecast up --data DATA`, every face on a free port of loopback.
     pub fn new(data: &Path) -> Self {
-        let mut setup = Self { data: data.to_owned(), settings: BTreeMap::new(), wrapper: Vec::new() };
-        for (tier, kind) in FACES {
+        Self::of("up", FACES.to_vec(), data)
+    }
+
+    /// `corecast gateway`, `logic` or `job` with this folder, every face on a free port of
+    /// loopback.
+    pub fn tier(tier: &str, data: &Path) -> Self {
+        Self::of(tier, FACES.into_iter().filter(|(of, _)| *of == tier).collect(), data)
+    }
+
+    fn of(command: &str, faces: Vec<(&'static str, &'static str)>, data: &Path) -> Self {
+        let (command, data) = (command.to_owned(), data.to_owned());
+        let (settings, wrapper) = (BTreeMap::new(), Vec::new());
+        let mut setup = Self { command, faces: faces.clone(), data, settings, wrapper };
+        for (tier, kind) in faces {
             setup = setup.set(&format!("{tier}.{kind}_addr"), "127.0.0.1:0");
         }
-        setup
+        match super::driver() {
+            Some(driver) => setup.set("gateway.driver", driver),
+            None => setup,
+        }
     }
 
     /// A key of the configuration, `gateway.limits.drain_ms`.
@@ -65,23 +83,19 @@ impl Setup {
         self
     }
 
-    /// Starts and waits until the gateway is ready.
+    /// Starts and waits until the gateway, or the one tier, is ready.
     pub async fn start(&self) -> Corecast {
         let corecast = self.start_unready().await;
-        let gateway = corecast.metrics();
-        eventually("the gateway is ready", || async move {
-            http::get(gateway, "/readyz").await.is_ok_and(|answer| answer.status == 200)
-        })
-        .await;
+        corecast.ready().await;
         corecast
     }
 
     /// Waits until every face listens.
-    async fn start_unready(&self) -> Corecast {
+    pub async fn start_unready(&self) -> Corecast {
         let (child, output) = self.spawn();
         let mut corecast = Corecast { child, faces: BTreeMap::new(), output };
         let start = Instant::now();
-        while corecast.faces.len() < FACES.len() {
+        while corecast.faces.len() < self.faces.len() {
             if let Some(status) = corecast.child.try_wait().expect("the child can be asked") {
                 panic!("corecast ended with {status} at its start:\n{}", corecast.output.text());
             }
@@ -100,7 +114,8 @@ impl Setup {
 
     fn spawn(&self) -> (Child, Output) {
         let data = self.data.to_str().expect("a temporary folder has a plain name");
-        spawn(&self.wrapper, &["up", "--data", data], &self.settings)
+        let set = format!("data_dir={data}");
+        spawn(&self.wrapper, &["--set", &set, &self.command], &self.settings)
     }
 }
 
@@ -135,6 +150,17 @@ impl Corecast {
         self.face("job", "http")
     }
 
+    /// Waits until the gateway, or the one tier, is ready.
+    pub async fn ready(&self) {
+        let faces = [("gateway", "metrics"), ("logic", "http"), ("job", "http")];
+        let told = faces.into_iter().find_map(|(tier, kind)| self.faces.get(&(tier.into(), kind.into())));
+        let addr = *told.expect("every tier tells");
+        eventually("it is ready", || async move {
+            http::get(addr, "/readyz").await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+    }
+
     /// A new account with this name.
     pub async fn account(&self, name: &str) -> Account {
         Account::register(self.http(), self.logic(), name).await
@@ -153,7 +179,12 @@ impl Corecast {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// A signal by its name: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("sh is there");
         assert!(status.success(), "{kill}");
     }

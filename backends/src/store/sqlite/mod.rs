@@ -312,6 +312,10 @@ impl Store for SqliteStore {
         self.inner.writer.delete_outbox(ids).await
     }
 
+    async fn outbox_owners(&self) -> Result<Vec<OutboxOwner>, StoreError> {
+        self.inner.readers.read(outbox::owners).await
+    }
+
     async fn claim_outbox(&self, owner: &str, claimant: &str, limit: u32) -> Result<u64, StoreError> {
         let (owner, claimant) = (owner.to_owned(), claimant.to_owned());
         self.inner.writer.write(move |conn| outbox::claim(conn, &owner, &claimant, limit)).await

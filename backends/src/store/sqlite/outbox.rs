@@ -5,7 +5,7 @@ use corecast_proto::ids::RoomId;
 use rusqlite::Connection;
 
 use super::row::{bytes, integer, now_ms, text, unsigned};
-use crate::store::{DeadLetter, OutboxRecord, OutboxRow, StoreError};
+use crate::store::{DeadLetter, OutboxOwner, OutboxRecord, OutboxRow, StoreError};
 
 /// Adds a row; answers its id.
 pub(super) fn append(conn: &Connection, record: &OutboxRecord) -> Result<u64, StoreError> {
@@ -46,6 +46,26 @@ pub(super) fn delete(conn: &Connection, ids: &[u64]) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Hops from owner to owner along the index.
+pub(super) fn owners(conn: &Connection) -> Result<Vec<OutboxOwner>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "WITH RECURSIVE owners(owner) AS (\
+           SELECT MIN(owner) FROM outbox \
+           UNION ALL \
+           SELECT (SELECT MIN(owner) FROM outbox WHERE owner > owners.owner) FROM owners \
+           WHERE owner IS NOT NULL) \
+         SELECT owner, (SELECT create_time FROM outbox WHERE outbox.owner = owners.owner ORDER BY id LIMIT 1) \
+         FROM owners WHERE owner IS NOT NULL",
+    )?;
+    let now_ms = now_ms();
+    let owners = statement.query_map((), |row| {
+        let written_ms: i64 = row.get(1)?;
+        let oldest_age_ms = u64::try_from(now_ms - written_ms).unwrap_or(0);
+        Ok(OutboxOwner { owner: text(row, 0)?, oldest_age_ms })
+    })?;
+    Ok(owners.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn claim(conn: &Connection, owner: &str, claimant: &str, limit: u32) -> Result<u64, StoreError> {

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod commit;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod outbox;
 mod read;
 mod rooms;
@@ -25,6 +27,18 @@ macro_rules! on_every_store {
                 let (store, _folder) = crate::store::sqlite_store().await;
                 super::$case(store.clone()).await;
                 store.close().await;
+            })*
+        }
+
+        #[cfg(feature = "mysql")]
+        mod mysql {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let Some(database) = crate::store::mysql::Database::new().await else { return };
+                let store = database.open().await;
+                super::$case(store.clone()).await;
+                store.close().await;
+                database.drop().await;
             })*
         }
     };
@@ -101,14 +115,14 @@ pub(crate) async fn send_many<S: Store>(store: &S, room: &str, count: u64, bytes
 pub(crate) fn stored(outcome: &FrameOutcome) -> &[StoredMessage] {
     match outcome {
         FrameOutcome::Stored { messages, .. } => messages,
-        FrameOutcome::UnknownRoom => panic!("unknown room"),
+        other => panic!("not stored: {other:?}"),
     }
 }
 
 pub(crate) fn rows_of(outcome: &FrameOutcome) -> &[OutboxRow] {
     match outcome {
         FrameOutcome::Stored { outbox, .. } => outbox,
-        FrameOutcome::UnknownRoom => &[],
+        FrameOutcome::UnknownRoom | FrameOutcome::Refused(_) => &[],
     }
 }
 

@@ -13,6 +13,7 @@ on_every_store!(
     deleted_rows_are_gone_within_a_moment_and_the_others_stay,
     deleting_absent_rows_is_ignored,
     ids_grow_and_are_never_used_again,
+    owners_of_rows_are_known_with_the_age_of_their_oldest,
     a_claim_moves_the_oldest_rows_up_to_the_limit,
     a_commit_wakes_who_waits_for_the_outbox,
     a_commit_before_the_wait_is_not_missed,
@@ -100,6 +101,32 @@ async fn a_claim_moves_the_oldest_rows_up_to_the_limit<S: Store>(store: S) {
     assert_eq!(store.claim_outbox("dead", "claimant", 9).await.expect("claims"), 1);
     assert_eq!(store.claim_outbox("dead", "claimant", 9).await.expect("claims"), 0);
     assert_eq!(values(&store, "alive").await, ["stays"; 3]);
+}
+
+async fn owners_of_rows_are_known_with_the_age_of_their_oldest<S: Store>(store: S) {
+    assert_eq!(store.outbox_owners().await.expect("reads"), []);
+    let mut oldest = 0;
+    for owner in ["one", "two", "one", "Two", "one"] {
+        let id = store.append_outbox(record(owner, "x")).await.expect("appends");
+        oldest = if oldest == 0 { id } else { oldest };
+    }
+    let owners = store.outbox_owners().await.expect("reads");
+    let names: Vec<&str> = owners.iter().map(|owner| &*owner.owner).collect();
+    assert_eq!(names, ["Two", "one", "two"], "bytes are compared");
+    eventually("the oldest row of one ages", async || {
+        let owners = store.outbox_owners().await.expect("reads");
+        owners.iter().any(|owner| owner.owner == "one" && owner.oldest_age_ms >= 50)
+    })
+    .await;
+    let owners = store.outbox_owners().await.expect("reads");
+    assert!(owners.iter().all(|owner| owner.oldest_age_ms < 600_000), "{owners:?}");
+    store.delete_outbox(vec![oldest]).await.expect("deletes");
+    store.claim_outbox("Two", "two", 9).await.expect("claims");
+    let names = async || {
+        let owners = store.outbox_owners().await.expect("reads");
+        owners.into_iter().map(|owner| owner.owner).collect::<Vec<_>>()
+    };
+    eventually("who owns nothing any more is not named", async || names().await == ["one", "two"]).await;
 }
 
 /// A handle that was told of everything so far.

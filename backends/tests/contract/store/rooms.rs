@@ -207,6 +207,6 @@ async fn a_new_epoch_is_higher_and_numbering_goes_on<S: Store>(store: S) {
         FrameOutcome::Stored { epoch, messages, .. } => {
             assert_eq!((*epoch, messages[0].id.seq), (far, 3));
         }
-        FrameOutcome::UnknownRoom => panic!("unknown room"),
+        other => panic!("not stored: {other:?}"),
     }
 }

@@ -53,6 +53,9 @@ pub enum JoinError {
     /// No such room for this user.
     #[error("unknown room")]
     UnknownRoom,
+    /// It is in as many rooms as a connection may; leaving one helps.
+    #[error("in too many rooms")]
+    TooMany,
     /// Logic could not be asked; try again later.
     #[error("logic cannot be reached")]
     Unavailable,

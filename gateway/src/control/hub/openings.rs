@@ -27,6 +27,10 @@ const ATTEMPTS_MAX: u32 = 5;
 /// page with an anchor keeps to the same.
 const PAGE_BYTES: u32 = limits::REPLY_BYTES as u32 - 1024;
 
+/// Bytes of frames that may follow a shared hello; then it is read again. A newcomer costs no
+/// more than twice a hello, however long ago that was read.
+const BEHIND_BYTES: usize = limits::HELLO_BYTES;
+
 type Done = oneshot::Sender<Result<(), JoinError>>;
 
 /// Connections on their way in.
@@ -62,8 +66,11 @@ impl SharedHello {
     /// The hello of a connection with these cursors: the rooms' numbers and objects. `None`:
     /// a cursor names a room that is not in it, or the ring does not reach back to it.
     fn with(&self, cursors: &[RoomCursor], lines: &Lines) -> Option<(Vec<SnapshotRoom>, Vec<u8>)> {
-        if cursors.iter().any(|cursor| self.rooms.iter().all(|room| room.room_id != cursor.room_id)) {
-            return None;
+        // By id: a list of a thousand rooms must not be walked for each of them.
+        // The first mention counts, as in logic.
+        let mut wanted: HashMap<&str, Position> = HashMap::new();
+        for cursor in cursors {
+            wanted.entry(&cursor.room_id).or_insert(cursor.position);
         }
         let mut rooms = Vec::with_capacity(self.rooms.len());
         let mut objects = Vec::new();
@@ -73,11 +80,11 @@ impl SharedHello {
             if !objects.is_empty() {
                 objects.push(b',');
             }
-            if let Some(cursor) = cursors.iter().find(|cursor| cursor.room_id == room.room_id) {
-                let (at, missed) = lines.since(&placed.room_id, cursor.position)?;
+            if let Some(position) = wanted.remove(room.room_id.as_str()) {
+                let (at, missed) = lines.since(&placed.room_id, position)?;
                 let messages = joined_messages(&missed)?;
                 placed.at = at;
-                let has_more = cursor.position.seq > 0;
+                let has_more = position.seq > 0;
                 frame::room_object(
                     &mut objects,
                     &RoomObject { messages: &messages, last: at, has_more, ..object },
@@ -86,6 +93,9 @@ impl SharedHello {
                 frame::room_object(&mut objects, &object);
             }
             rooms.push(placed);
+        }
+        if !wanted.is_empty() {
+            return None;
         }
         for room in &self.listed {
             if !objects.is_empty() {
@@ -154,7 +164,11 @@ impl Openings {
                 let usable = self.shared.as_ref().filter(|_| opening.attempts == 0 || cursors.is_empty());
                 let at_hand = usable.and_then(|shared| {
                     let (rooms, objects) = shared.with(cursors, lines)?;
-                    lines.covers(shared.global, &rooms).then_some((shared.global, rooms, objects))
+                    lines.covers(shared.global, &rooms, BEHIND_BYTES).then_some((
+                        shared.global,
+                        rooms,
+                        objects,
+                    ))
                 });
                 if let Some((global, rooms, objects)) = at_hand {
                     self.place_hello(id, &objects, global, rooms, lines, now_ms);

@@ -19,6 +19,9 @@ use crate::core::sequencer::{Ask, Creation, Frame};
 /// Reads of logic under way at once. More wait; each has the client's deadline.
 const READS_AT_ONCE: usize = 256;
 
+/// Bytes of a catch-up page, like one from the ring.
+const PAGE_BYTES: u32 = 64 << 10;
+
 /// What came back.
 pub(super) enum Answer {
     Range {
@@ -66,7 +69,9 @@ impl Reads {
                 room_id: room_id.as_str().to_owned(),
                 after_seq: ask.after,
                 up_to_seq: ask.up_to,
-                max_bytes: 0,
+                // A page lies in the outbox of a peer that may not read it; a line or a core
+                // takes what logic gives.
+                max_bytes: if matches!(why, RangeFor::Page(_)) { PAGE_BYTES } else { 0 },
             };
             let answer = logic.range(request).await.ok().map(|reply| range_answer(&room_id, reply));
             Answer::Range { room_id, ask, why, answer }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corecast_proto::frame::RoomCursor;
 use corecast_proto::ids::{GLOBAL, Position, RoomId};
+use corecast_proto::limits::MEMBERSHIPS;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -131,10 +132,17 @@ pub(super) async fn run(
                     task.handle_answer(answer);
                 }
             }
-            message = inbox.recv() => match message {
-                Some(message) => task.handle_message(message),
-                None => return,
-            },
+            message = inbox.recv() => {
+                let Some(message) = message else { return };
+                task.handle_message(message);
+                // Whoever became ready together with this one has its word first: what they
+                // all want from a shard is one wake of it.
+                tokio::task::yield_now().await;
+                for _ in 0..BURST {
+                    let Ok(message) = inbox.try_recv() else { break };
+                    task.handle_message(message);
+                }
+            }
             () = sleep_until(due) => {
                 let now_ms = task.now_ms();
                 task.lines.handle_timeout(now_ms);
@@ -161,6 +169,10 @@ impl Task {
                     let _ = done.send(Err(JoinError::UnknownRoom));
                 } else if reply == JoinReply::Silent && self.lines.is_member(conn, &room_id) {
                     let _ = done.send(Ok(()));
+                } else if self.lines.membership_count(conn) >= MEMBERSHIPS
+                    && !self.lines.is_member(conn, &room_id)
+                {
+                    let _ = done.send(Err(JoinError::TooMany));
                 } else {
                     let id = self.openings.join(conn, session, room_id, position, reply, done);
                     self.openings.start(id, &mut self.lines, &self.reads, now_ms);
@@ -203,8 +215,8 @@ impl Task {
     fn handle_event(&mut self, event: Event) {
         let now_ms = self.now_ms();
         match event {
-            Event::Lagging { conn, room_id, reached, .. } => {
-                self.lines.handle_lagging(conn, &room_id, reached, now_ms);
+            Event::Lagging { conn, room_id, reached, too_long } => {
+                self.lines.handle_lagging(conn, &room_id, reached, too_long, now_ms);
             }
             Event::Stale { conn, opened, rooms } => self.lines.handle_stale(conn, opened, &rooms, now_ms),
             Event::Closed { conn, session, .. } => {

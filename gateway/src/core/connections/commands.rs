@@ -114,7 +114,7 @@ impl Connections {
         };
         let peer = self.peer(slot);
         let mut out = Out { segments: &mut self.segments, counters: &mut self.counters };
-        let told = self.feeds.page(slot, room_id, page, peer, self.now_ms, &mut out);
+        let told = self.feeds.page(slot, room_id, page, peer, &mut out);
         self.queue_segments(slot);
         if !told {
             self.close(slot, CloseCode::Restart, "too far behind", Urgency::Behind);

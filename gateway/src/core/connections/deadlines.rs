@@ -56,8 +56,12 @@ impl Connections {
     }
 
     fn look_at(&mut self, slot: u32) {
+        let may_read = self.may_read();
         let conn = &mut self.slots[slot as usize];
         match conn.due(&self.limits, self.now_ms) {
+            // The silence is ours.
+            Some(Due::Dead) if !may_read => conn.alive = Stamp::at(self.now_ms),
+            Some(Due::Answer) => self.mark(slot),
             Some(Due::Handshake) => self.end(slot, Ended::Handshake),
             Some(Due::Dead) => self.end(slot, Ended::Dead),
             Some(Due::Over) => self.end(slot, Ended::Lost),

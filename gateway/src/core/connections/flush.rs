@@ -6,7 +6,7 @@ use corecast_proto::close::CloseCode;
 use super::{Action, Connections, Key, Urgency};
 use crate::core::command::Event;
 use crate::core::counters::Ended;
-use crate::core::feeds::{Out, Peer};
+use crate::core::feeds::{Out, Peer, Question};
 use crate::core::outbox::Segment;
 use crate::core::session::{Phase, Stamp};
 
@@ -232,9 +232,9 @@ impl Connections {
             self.queue_segments(slot);
             self.mark(slot);
         }
-        if let Some((room_id, reached)) = question {
+        if let Some(Question { room_id, reached, too_long }) = question {
             let conn = self.conn_id(slot);
-            self.events.push_back(Event::Lagging { conn, room_id, reached, v1 });
+            self.events.push_back(Event::Lagging { conn, room_id, reached, too_long });
         }
         self.wind(slot);
     }
@@ -245,8 +245,11 @@ impl Connections {
         if !matches!(self.slots[slot as usize].phase, Phase::Open(_)) || !self.feeds.lacks_something(slot) {
             return true;
         }
-        // All of it, in one go: what follows must not overtake anything. The bytes are shared.
-        let peer = Peer { hard: usize::MAX, ..self.peer(slot) };
+        // In one go: what follows must not overtake anything. What is too much is missed, as
+        // if its socket were full: nobody may collect without limit by asking for it.
+        let peer = self.peer(slot);
+        let soft = if peer.blocked { peer.soft } else { peer.hard };
+        let peer = Peer { blocked: true, soft, ..peer };
         let mut out = Out { segments: &mut self.segments, counters: &mut self.counters };
         let told = self.feeds.collect(slot, peer, &mut out);
         self.queue_segments(slot);
@@ -268,9 +271,10 @@ impl Connections {
         Peer {
             v1: conn.v1,
             blocked: conn.blocked,
-            push_bytes: conn.outbox.push_bytes(),
+            push_bytes: conn.outbox.push_cost(),
             soft: self.limits.push_soft_bytes,
             hard: self.limits.push_hard_bytes,
+            now_ms: self.now_ms,
             one_feed: false,
         }
     }

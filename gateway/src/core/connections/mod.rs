@@ -19,7 +19,10 @@
 //! |---|---|---|---|
 //! | pushes of a connection | `push_soft_bytes`, `push_hard_bytes` | demoted | `demoted`, `dropped` |
 //! | replies of a connection | `push_hard_bytes` and one reply, while its socket is full | closed with 1013 | `closed` |
+//! | pongs of a connection | 64, then the newest one replaces the one before | – | `frames` |
+//! | memberships of a connection | [`MEMBERSHIPS`](corecast_proto::limits::MEMBERSHIPS) (control) | the join is refused | `refused_frames` |
 //! | unsettled texts | `requests_in_flight`, [`UNSETTLED_BYTES`] a shard | sockets are not read | `unread` |
+//! | texts behind them | what one read and one message hold | the socket is not read | – |
 //! | feeds | [`FEED_BYTES`] | commands wait in the mailbox | `held_back` |
 //! | sweeps | [`SWEEPS_MAX`] of a kind | commands wait; a broadcast is not paced | `held_back` |
 
@@ -45,8 +48,9 @@ use super::command::{ConnId, Event, UpgradeRequest};
 use super::counters::{Counters, Ended};
 use super::feeds::Feeds;
 use super::handshake::Rules;
+use super::held::HeldBySlot;
 use super::outbox::Segment;
-use super::session::{Closing, Connection, Head, HeldBySlot, NOBODY, Phase, Stamp};
+use super::session::{Closing, Connection, Head, NOBODY, Phase, Stamp};
 use super::timers::Wheel;
 use super::wire::Wire;
 use crate::config::Limits;
@@ -390,7 +394,7 @@ impl Connections {
             return;
         }
         let most = self.limits.push_hard_bytes + corecast_proto::limits::REPLY_BYTES;
-        if conn.blocked && conn.outbox.bytes() + wire.len() > most {
+        if conn.blocked && conn.outbox.cost() + wire.len() > most {
             self.close(slot, CloseCode::TryLater, "replies are not read", Urgency::Next);
             return;
         }

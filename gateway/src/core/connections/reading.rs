@@ -33,8 +33,12 @@ impl Connections {
             return self.read_requests(slot, bytes, peer);
         }
         // The request began in an earlier read.
+        let before = head.read.len();
+        head.read.extend_from_slice(bytes);
+        if !is_worth_a_look(before, &head.read) {
+            return true;
+        }
         let mut read = std::mem::take(&mut head.read);
-        read.extend_from_slice(bytes);
         self.read_requests(slot, &mut read, peer)
     }
 
@@ -46,11 +50,19 @@ impl Connections {
                     if let Phase::Head(head) = &mut self.slots[slot as usize].phase {
                         head.read = rest.to_vec();
                     }
-                    return true;
+                    return self.rest_or_read(slot);
                 }
                 Decision::Upgrade { request, response, consumed } => {
-                    self.answer(slot, response);
+                    // Who must say something first (`resume`), and who never hears anything by
+                    // itself, needs its 101 now. For everybody else it waits for the hello, a
+                    // moment behind it: one packet, and half the cost of sending, see
+                    // [`Due::Answer`](crate::core::session::Due::Answer).
+                    let waits = !request.v1 && !request.echo;
+                    self.queue_http(slot, response);
                     self.upgrade(slot, request);
+                    if !waits {
+                        self.mark(slot);
+                    }
                     let frames = &mut rest[consumed..];
                     return frames.is_empty() || self.read_frames(slot, frames);
                 }
@@ -64,7 +76,7 @@ impl Connections {
                     self.slots[slot as usize].since = Stamp::at(self.now_ms);
                     rest = &mut rest[consumed..];
                     if rest.is_empty() {
-                        return true;
+                        return self.rest_or_read(slot);
                     }
                 }
                 Decision::HandOver => {
@@ -81,9 +93,13 @@ impl Connections {
     }
 
     fn answer(&mut self, slot: u32, response: Vec<u8>) {
+        self.queue_http(slot, response);
+        self.mark(slot);
+    }
+
+    fn queue_http(&mut self, slot: u32, response: Vec<u8>) {
         let segment = Segment { bytes: response.into(), kind: Kind::Http };
         self.slots[slot as usize].outbox.push(segment);
-        self.mark(slot);
     }
 
     fn close_http(&mut self, slot: u32) {
@@ -103,10 +119,11 @@ impl Connections {
 
     pub(super) fn read_frames(&mut self, slot: u32, bytes: &mut [u8]) -> bool {
         let conn_id = self.conn_id(slot);
+        let accepts = !self.is_draining();
         let Self { slots, limits, held, unsettled_bytes, events, counters, .. } = self;
         let conn = &mut slots[slot as usize];
         conn.heard(self.now_ms);
-        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, events, counters };
+        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, accepts, events, counters };
         let mut reader = std::mem::take(&mut conn.reader);
         let mut verdict = None;
         let broken = reader.feed(bytes, conn.message_max(around.limits), &mut |incoming| {
@@ -130,8 +147,9 @@ impl Connections {
     /// Control settled texts: held ones follow, and its socket is read again.
     pub(super) fn settle(&mut self, slot: u32, count: u32) {
         let conn_id = self.conn_id(slot);
+        let accepts = !self.is_draining();
         let Self { slots, limits, held, unsettled_bytes, events, counters, .. } = self;
-        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, events, counters };
+        let mut around = Around { conn: conn_id, limits, held, unsettled_bytes, accepts, events, counters };
         let verdict = slots[slot as usize].settle(count, &mut around);
         if let Some(verdict) = verdict {
             self.act(slot, verdict);
@@ -142,8 +160,9 @@ impl Connections {
     /// Reads a paused connection again if nothing speaks against it any more.
     pub(super) fn resume(&mut self, slot: u32) {
         let key = self.key(slot);
+        let must_pause = self.must_pause(slot);
         let conn = &mut self.slots[slot as usize];
-        if conn.paused && !conn.must_pause(&self.limits) {
+        if conn.paused && !must_pause {
             conn.paused = false;
             // The silence was ours.
             conn.heard(self.now_ms);
@@ -176,10 +195,46 @@ impl Connections {
     }
 
     fn rest_or_read(&mut self, slot: u32) -> bool {
+        let must_pause = self.must_pause(slot);
         let conn = &mut self.slots[slot as usize];
-        if conn.must_pause(&self.limits) {
-            conn.paused = true;
-        }
+        conn.paused |= must_pause;
         !conn.paused
+    }
+
+    /// Must its socket rest? While the shard drains nothing new is read before its close.
+    fn must_pause(&self, slot: u32) -> bool {
+        let conn = &self.slots[slot as usize];
+        let drains = self.is_draining() && matches!(conn.phase, Phase::Upgraded | Phase::Open(_));
+        drains || conn.must_pause(&self.limits)
+    }
+}
+
+/// May a head that has grown from `before` bytes be decided now? Where its end came, or it
+/// has doubled: a head that comes byte by byte is not parsed for every one of them.
+fn is_worth_a_look(before: usize, read: &[u8]) -> bool {
+    let ends = |tail: &[u8]| {
+        tail.windows(2).any(|two| two == b"\n\n") || tail.windows(3).any(|three| three == b"\n\r\n")
+    };
+    ends(&read[before.saturating_sub(2)..]) || before.next_power_of_two() < read.len().next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_looked_at_where_it_ends_and_whenever_it_has_doubled() {
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
+            let head = format!("GET / HTTP/1.1\r\nHost: h{}{end}", "x".repeat(500)).into_bytes();
+            let looks: Vec<usize> =
+                (1..=head.len()).filter(|at| is_worth_a_look(at - 1, &head[..*at])).collect();
+            assert_eq!(looks.last(), Some(&head.len()), "{end:?}");
+            assert!(looks.len() < 14, "{looks:?}");
+            for cut in 1..head.len() {
+                assert!(is_worth_a_look(cut, &head), "its end in a read of {} bytes", head.len() - cut);
+            }
+        }
+        let limit = 64 << 10;
+        assert!(is_worth_a_look(limit, &vec![b'x'; limit + 1]), "over the limit: refused at once");
     }
 }

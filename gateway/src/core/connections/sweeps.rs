@@ -36,7 +36,7 @@ struct Drain {
     began_ms: u64,
     within_ms: u64,
     cursor: usize,
-    /// Slots behind the cursor that wait for answers.
+    /// Slots behind the cursor that wait for answers, or for frames of a pass under way.
     waiting: Vec<u32>,
 }
 
@@ -161,7 +161,9 @@ impl Connections {
         self.sweeps.broadcasts = broadcasts;
     }
 
-    /// Closes who is due. Whoever waits for answers gets them first, while there is time.
+    /// Closes who is due. Whoever waits for answers, or has not got what a pass holds for it,
+    /// gets that first, while there is time. New texts are not taken meanwhile, so nobody
+    /// holds the drain up by talking.
     fn sweep_drain(&mut self) {
         let Some(drain) = &mut self.sweeps.drain else { return };
         let over = self.now_ms >= drain.began_ms + drain.within_ms;
@@ -173,11 +175,12 @@ impl Connections {
         waiting.extend(from as u32..to as u32);
         waiting.retain(|slot| {
             let conn = &self.slots[*slot as usize];
-            let answers = conn.is_upgraded() && conn.unsettled > 0 && !impatient;
-            if !answers && !matches!(conn.phase, Phase::Handing(_)) {
+            let lacks = !conn.blocked && self.feeds.lacks_something(*slot);
+            let waits = conn.is_upgraded() && (conn.unsettled > 0 || lacks) && !impatient;
+            if !waits && !matches!(conn.phase, Phase::Handing(_)) {
                 self.close(*slot, CloseCode::GoingAway, "draining", Urgency::Behind);
             }
-            answers
+            waits
         });
         if let Some(drain) = &mut self.sweeps.drain {
             drain.waiting = waiting;

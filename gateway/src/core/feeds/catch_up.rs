@@ -12,7 +12,7 @@
 use corecast_proto::frame;
 use corecast_proto::ids::{Position, RoomId};
 
-use super::lag::Lag;
+use super::lag::{Lag, Question};
 use super::{Feeds, Out, Peer, Place};
 use crate::core::command::Page;
 use crate::core::wire::Wire;
@@ -26,7 +26,6 @@ impl Feeds {
         room_id: &RoomId,
         page: Page,
         mut peer: Peer,
-        now_ms: u64,
         out: &mut Out<'_>,
     ) -> bool {
         let number = self.number(room_id);
@@ -49,37 +48,31 @@ impl Feeds {
                 lag.move_to(room_id, to);
                 if to == reached && Some(to) != number {
                     // No progress: do not spin.
-                    lag.pause_until(now_ms + RETRY_MS);
+                    lag.pause_until(peer.now_ms + RETRY_MS);
                 }
             }
             Page::Cut { .. } if !peer.v1 => return false,
             Page::Cut { at, wire } => {
                 peer.queue(&wire, out);
                 out.counters.cuts += 1;
-                lag.move_to(room_id, at);
+                lag.restart(room_id, at, peer.now_ms);
             }
-            Page::TryLater => lag.pause_until(now_ms + RETRY_MS),
+            Page::TryLater => lag.pause_until(peer.now_ms + RETRY_MS),
         }
         true
     }
 
     /// What a lagging connection whose outbox has drained asks for next. Rooms in which it
     /// has reached the shard's number are live again, and it is told.
-    pub fn next_question(
-        &mut self,
-        slot: u32,
-        v1: bool,
-        now_ms: u64,
-        out: &mut Out<'_>,
-    ) -> Option<(RoomId, Position)> {
+    pub fn next_question(&mut self, slot: u32, v1: bool, now_ms: u64, out: &mut Out<'_>) -> Option<Question> {
         loop {
-            let Some((room_id, reached)) = self.lag_mut(slot)?.candidate(now_ms) else {
+            let Some(question) = self.lag_mut(slot)?.candidate(now_ms) else {
                 self.drop_empty(slot);
                 return None;
             };
-            let number = self.number(&room_id);
-            let behind = number.is_some_and(|number| reached < number);
-            if !behind && !self.at_head(slot, &room_id) {
+            let room_id = &question.room_id;
+            let behind = self.number(room_id).is_some_and(|number| question.reached < number);
+            if !behind && !self.at_head(slot, room_id) {
                 // Frames of the room that the page held are still above it in the feed:
                 // they pass by at the next collect.
                 return None;
@@ -87,12 +80,12 @@ impl Feeds {
             let lag = self.lag_mut(slot)?;
             if behind {
                 lag.ask(room_id.clone(), now_ms);
-                return Some((room_id, reached));
+                return Some(question);
             }
-            lag.end(&room_id);
+            lag.end(room_id);
             out.counters.caught_up += 1;
             if v1 && !room_id.is_global() {
-                out.reply(&Wire::text(&frame::caught_up(room_id.as_str(), reached.seq)));
+                out.reply(&Wire::text(&frame::caught_up(room_id.as_str(), question.reached.seq)));
             }
         }
     }

@@ -44,6 +44,7 @@ use self::seat::{ABSENT, Place, Seat};
 use super::command::{Joined, RoomFrame};
 use super::wire::Wire;
 
+pub use self::lag::Question;
 pub use self::take::{Out, Peer};
 
 /// All memberships of a shard. Connections are slot numbers here.

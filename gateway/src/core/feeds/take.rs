@@ -31,6 +31,8 @@ pub struct Peer {
     pub soft: usize,
     /// Limit of one send otherwise.
     pub hard: usize,
+    /// Milliseconds on the shard's clock.
+    pub now_ms: u64,
     /// It gets what one feed holds; the pass of the next one comes by for the rest.
     pub one_feed: bool,
 }
@@ -139,7 +141,7 @@ fn take_frames(
                 Fit::Missed => {
                     out.counters.skipped += 1;
                     let reached = Position { epoch: *epoch, seq: first.saturating_sub(1) };
-                    demote(lag, room_id, reached, peer.v1, out);
+                    demote(lag, room_id, reached, peer, out);
                 }
             },
             What::Unnumbered { wire } => match peer.fits(wire.len()) {
@@ -161,7 +163,7 @@ fn take_frames(
                             out.counters.cuts += 1;
                         }
                         Fit::Later => break,
-                        Fit::Missed => demote(lag, room_id, *before, peer.v1, out),
+                        Fit::Missed => demote(lag, room_id, *before, peer, out),
                     }
                 }
             }
@@ -182,11 +184,11 @@ fn lags_in(lag: &Option<Box<Lag>>, room_id: &RoomId) -> bool {
     lag.as_ref().is_some_and(|lag| lag.contains(room_id))
 }
 
-fn demote(lag: &mut Option<Box<Lag>>, room_id: &RoomId, reached: Position, v1: bool, out: &mut Out<'_>) {
-    lag.get_or_insert_default().begin(room_id.clone(), reached);
+fn demote(lag: &mut Option<Box<Lag>>, room_id: &RoomId, reached: Position, peer: &Peer, out: &mut Out<'_>) {
+    lag.get_or_insert_default().begin(room_id.clone(), reached, peer.now_ms);
     out.counters.demoted += 1;
     // No client holds anything of `global`.
-    if v1 && !room_id.is_global() {
+    if peer.v1 && !room_id.is_global() {
         out.reply(&Wire::text(&frame::lagging(room_id.as_str(), reached.seq)));
     }
 }

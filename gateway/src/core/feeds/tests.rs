@@ -1,3 +1,5 @@
+use corecast_proto::limits::BEHIND_MS;
+
 use super::catch_up::RETRY_MS;
 use super::*;
 use crate::core::command::Page;
@@ -11,7 +13,8 @@ struct World {
     out: Vec<Segment>,
 }
 
-const FREE: Peer = Peer { v1: true, blocked: false, push_bytes: 0, soft: 100, hard: 200, one_feed: false };
+const FREE: Peer =
+    Peer { v1: true, blocked: false, push_bytes: 0, soft: 100, hard: 200, now_ms: 0, one_feed: false };
 
 impl World {
     fn new(open: u32) -> Self {
@@ -43,14 +46,22 @@ impl World {
     }
 
     fn question(&mut self, slot: u32, now_ms: u64) -> Option<(RoomId, Position)> {
+        self.question_at(slot, now_ms).map(|question| (question.room_id, question.reached))
+    }
+
+    fn question_at(&mut self, slot: u32, now_ms: u64) -> Option<Question> {
         self.out.clear();
         let mut out = Out { segments: &mut self.out, counters: &mut self.counters };
         self.feeds.next_question(slot, true, now_ms, &mut out)
     }
 
     fn page(&mut self, slot: u32, room: &str, page: Page) -> bool {
+        self.page_to(slot, room, page, FREE)
+    }
+
+    fn page_to(&mut self, slot: u32, room: &str, page: Page, peer: Peer) -> bool {
         let mut out = Out { segments: &mut self.out, counters: &mut self.counters };
-        self.feeds.page(slot, &room.into(), page, FREE, 0, &mut out)
+        self.feeds.page(slot, &room.into(), page, peer, &mut out)
     }
 
     /// Slots named by a whole pass that serves nobody, at most once around each feed.
@@ -268,6 +279,34 @@ fn a_cut_is_delivered_in_order_to_v1_and_closes_the_others() {
     out.segments.clear();
     assert!(!world.feeds.collect(1, Peer { v1: false, ..FREE }, &mut out));
     assert_eq!(world.wires(), expected[0], "what came before the cut is still sent");
+}
+
+#[test]
+fn who_does_not_catch_up_in_time_is_told_apart_until_it_is_cut() {
+    let mut world = World::new(1);
+    world.frame("d", true, 1, 10);
+    world.collect(0, Peer { blocked: true, push_bytes: 100, now_ms: 7, ..FREE });
+    let asks = |world: &mut World, now_ms| world.question_at(0, now_ms).unwrap().too_long;
+    assert!(!asks(&mut world, 6 + BEHIND_MS));
+    // A page that does not bring it to the shard's number changes nothing.
+    world.frame("d", true, 2, 10);
+    world.collect(0, FREE);
+    assert!(world.page(0, "d", Page::Frames { frames: vec![(1, Wire::text(b"one"))], reached: 1 }));
+    assert!(asks(&mut world, 7 + BEHIND_MS));
+    let at = Position { epoch: 1, seq: 1 };
+    let later = Peer { now_ms: 7 + BEHIND_MS, ..FREE };
+    assert!(world.page_to(0, "d", Page::Cut { at, wire: Wire::text(b"cut") }, later));
+    assert!(!asks(&mut world, 6 + 2 * BEHIND_MS), "behind anew, since the cut");
+    assert!(world.page(0, "d", Page::Frames { frames: vec![(2, Wire::text(b"two"))], reached: 2 }));
+    assert!(world.question(0, 6 + 2 * BEHIND_MS).is_none());
+    assert_eq!(world.feeds.lagging(), 0);
+    // An old client cannot be told: it is closed.
+    world.frame("d", true, 3, 10);
+    world.collect(0, Peer { v1: false, blocked: true, push_bytes: 100, ..FREE });
+    assert!(asks(&mut world, BEHIND_MS));
+    let at = Position { epoch: 1, seq: 3 };
+    let old = Peer { v1: false, ..FREE };
+    assert!(!world.page_to(0, "d", Page::Cut { at, wire: Wire::text(b"cut") }, old));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::types::{
 };
 use super::{Lines, Room};
 use crate::core::command::{Command, ConnId, Joined, Page};
-use crate::core::sequencer::Ask;
+use crate::core::sequencer::{Ask, Frame};
 use crate::core::wire::Wire;
 
 enum Try {
@@ -31,14 +31,17 @@ impl Lines {
         self.settle(now_ms);
     }
 
-    /// Would a snapshot at these numbers still be usable? For sharing one hello.
-    pub fn covers(&self, global: Position, rooms: &[SnapshotRoom]) -> bool {
-        let reaches = |room_id: &RoomId, at: Position| {
-            self.rooms.get(room_id).is_some_and(|room| {
-                room.line.at().epoch == at.epoch
-                    && room.reset.is_none()
-                    && room.line.frames_after(at.seq).is_some()
-            })
+    /// Would a snapshot at these numbers still be usable, with at most `bytes_max` of frames
+    /// behind it? For sharing one hello.
+    pub fn covers(&self, global: Position, rooms: &[SnapshotRoom], bytes_max: usize) -> bool {
+        let mut left = bytes_max;
+        let mut reaches = |room_id: &RoomId, at: Position| {
+            let Some(room) = self.rooms.get(room_id).filter(|room| room.reset.is_none()) else {
+                return false;
+            };
+            let frames = room.line.frames_after(at.seq).filter(|_| room.line.at().epoch == at.epoch);
+            let fits = |frame: &Frame| left.checked_sub(frame.wire.len()).map(|rest| left = rest).is_some();
+            frames.is_some_and(|mut frames| frames.all(fits))
         };
         reaches(&self.global, global) && rooms.iter().all(|room| reaches(&room.room_id, room.at))
     }
@@ -49,6 +52,11 @@ impl Lines {
         let at = room.line.at();
         let frames = room.line.frames_after(place.seq).filter(|_| at.epoch == place.epoch)?;
         Some((at, frames.map(|frame| &frame.wire).collect()))
+    }
+
+    /// Rooms besides the default ones that a connection is in, or on its way into.
+    pub fn membership_count(&self, conn: ConnId) -> usize {
+        self.memberships.get(&conn).map_or(0, Vec::len)
     }
 
     /// Is the connection in this room, or on its way into it?
@@ -98,8 +106,16 @@ impl Lines {
         self.settle(now_ms);
     }
 
-    /// A demoted connection has drained and asks for what follows `reached`.
-    pub fn handle_lagging(&mut self, conn: ConnId, room_id: &RoomId, reached: Position, now_ms: u64) {
+    /// A demoted connection has drained and asks for what follows `reached`; `too_long`: it
+    /// tried to catch up for so long that it gets the newest messages instead.
+    pub fn handle_lagging(
+        &mut self,
+        conn: ConnId,
+        room_id: &RoomId,
+        reached: Position,
+        too_long: bool,
+        now_ms: u64,
+    ) {
         let core = usize::from(conn.shard);
         let Some(room) = self.rooms.get(room_id) else {
             self.emit_page(conn, room_id, Page::TryLater, now_ms);
@@ -111,10 +127,11 @@ impl Lines {
             Fed::UpToDate => at.seq,
             Fed::Behind { seq, .. } => seq,
         };
+        let too_far = given.saturating_sub(reached.seq) > self.limits.gap_messages;
         if room.reset.is_some() {
             // The cut of the reset is on its way to every member.
             self.emit_page(conn, room_id, Page::TryLater, now_ms);
-        } else if reached.epoch != at.epoch || given.saturating_sub(reached.seq) > self.limits.gap_messages {
+        } else if too_long || reached.epoch != at.epoch || too_far {
             if room_id.is_global() {
                 // No client holds `global`: a new hello is what replaces it.
                 let close = Command::Close { conn, code: CloseCode::Restart, reason: "too far behind" };

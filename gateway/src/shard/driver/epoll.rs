@@ -1,6 +1,12 @@
-//! Sockets over epoll, edge-triggered: a connection is registered once, for everything, and
-//! never touched again until it closes. What is readable but was not read (a bounded turn,
-//! a paused connection) is remembered here, because the kernel will not say it twice.
+//! Sockets over epoll, edge-triggered: a connection is registered once and, unless its socket
+//! was full some time, never touched again until it closes. What is readable but was not read
+//! (a bounded turn, a paused connection) is remembered here, because the kernel will not say
+//! it twice.
+//!
+//! A peer is accepted when its first bytes are there (`TCP_DEFER_ACCEPT`, tcp(7)) and read at
+//! once: accepting and reading a request is one wake, not two. Room to write is asked about
+//! only after a short send; asked from the beginning it would be an event of its own for
+//! every new peer.
 //!
 //! Sends go out one system call each, or, with a [`SendRing`], all of a batch in one.
 //!
@@ -58,6 +64,8 @@ struct Socket {
     readable: bool,
     /// The peer's end was announced: read until it is seen.
     hung_up: bool,
+    /// It was full once: the kernel tells of room from then on.
+    asks_for_room: bool,
 }
 
 impl Epoll {
@@ -75,6 +83,8 @@ impl Epoll {
         // Edge-triggered, every write is an event: the counter is never read.
         watch(&epoll, eventfd.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, WAKER)?;
         watch(&epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+        // Without it everything works, with one more wake for each new peer.
+        let _ = defer_accept(&listener);
         Ok(Self {
             epoll,
             waker: Waker::new(eventfd),
@@ -162,8 +172,18 @@ impl Epoll {
         }
         // Kept even if it cannot be watched: the close that follows finds it.
         self.sockets[slot] = Socket { fd: Some(fd), generation: key.generation, ..Socket::vacant() };
-        let everything = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        watch(&self.epoll, raw, everything, token(key))
+        watch(&self.epoll, raw, INCOMING, token(key))
+    }
+
+    /// A socket is full: room in it is an event from now on, and if there is some already,
+    /// at once.
+    fn ask_for_room(&mut self, key: Key) -> io::Result<()> {
+        let Some(socket) = self.socket(key) else { return Ok(()) };
+        if std::mem::replace(&mut socket.asks_for_room, true) {
+            return Ok(());
+        }
+        let Some(fd) = self.fd(key) else { return Ok(()) };
+        rewatch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key))
     }
 
     fn handle_event(&mut self, event: libc::epoll_event, handler: &mut impl Handler) {
@@ -197,16 +217,16 @@ impl Epoll {
         }
     }
 
-    /// Reads one connection once.
-    fn read(&mut self, key: Key, handler: &mut impl Handler) {
-        let Some(socket) = self.socket(key) else { return };
+    /// Reads one connection once: how many bytes.
+    fn read(&mut self, key: Key, handler: &mut impl Handler) -> usize {
+        let Some(socket) = self.socket(key) else { return 0 };
         if socket.paused {
             // It stays marked: a resume puts it back.
-            return;
+            return 0;
         }
         socket.readable = false;
         let hung_up = socket.hung_up;
-        let Some(fd) = self.fd(key) else { return };
+        let Some(fd) = self.fd(key) else { return 0 };
         let scratch = &mut self.scratch;
         // SAFETY: the kernel writes at most `scratch.len()` bytes into it, borrowed
         // exclusively for the call; `fd` is open, its owner is in `sockets`.
@@ -229,6 +249,7 @@ impl Epoll {
                         }
                     }
                 }
+                return count;
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => {}
@@ -236,6 +257,7 @@ impl Epoll {
                 _ => handler.failed(key),
             },
         }
+        0
     }
 
     fn accept(&mut self, most: usize, handler: &mut impl Handler) {
@@ -248,6 +270,7 @@ impl Epoll {
                             warn!(%error, "socket not watched");
                             handler.failed(key);
                         }
+                        self.set_readable(key);
                     }
                     None => refuse(&fd),
                 },
@@ -305,9 +328,13 @@ impl Driver for Epoll {
             self.handle_event(self.events[index], handler);
         }
         let reads = if read { self.readable.len().min(READS) } else { 0 };
+        let mut bytes = 0;
         for _ in 0..reads {
+            if bytes >= READ_BYTES {
+                break;
+            }
             if let Some(key) = self.readable.pop_front() {
-                self.read(key, handler);
+                bytes += self.read(key, handler);
             }
         }
         Ok(Turned { busy: count > 0 || reads > 0, more: read && !self.readable.is_empty() })
@@ -338,6 +365,14 @@ impl Driver for Epoll {
         }
         self.parts = parts_of_all;
         failures.sort_unstable_by_key(|(index, _)| *index);
+        for (index, outcome) in failures {
+            if let Outcome::Part(_) = outcome
+                && let Err(error) = self.ask_for_room(batch.job(*index).0)
+            {
+                warn!(%error, "socket not watched for room");
+                *outcome = Outcome::Gone;
+            }
+        }
     }
 
     fn pause(&mut self, key: Key) {
@@ -422,14 +457,38 @@ impl Driver for Epoll {
 
 impl Socket {
     fn vacant() -> Self {
-        Self { fd: None, generation: 0, paused: false, readable: false, hung_up: false }
+        Self { fd: None, generation: 0, paused: false, readable: false, hung_up: false, asks_for_room: false }
     }
 }
 
 fn watch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_ADD, fd, what, token)
+}
+
+fn rewatch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_MOD, fd, what, token)
+}
+
+fn control(epoll: &OwnedFd, operation: i32, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events: what as u32, u64: token };
     // SAFETY: `event` is read during the call only; both descriptors are open.
-    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event) };
+    check(result).map(|_| ())
+}
+
+/// A peer that says nothing is accepted after a second and has its handshake time from then.
+fn defer_accept(listener: &OwnedFd) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes of `seconds`; `listener` is open.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
     check(result).map(|_| ())
 }
 
@@ -520,6 +579,8 @@ fn token(key: Key) -> u64 {
     u64::from(key.generation) << 32 | u64::from(key.slot)
 }
 
+/// What a connection is watched for from the beginning.
+const INCOMING: i32 = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET;
 /// Slot numbers stay below these, so no connection has such a token.
 const WAKER: u64 = u64::MAX;
 const LISTENER: u64 = u64::MAX - 1;
@@ -527,6 +588,9 @@ const LISTENER: u64 = u64::MAX - 1;
 const EVENTS: usize = 256;
 /// Connections read in a turn.
 const READS: usize = 256;
+/// Bytes read in a turn, but for the last connection's: full of the smallest frames they keep
+/// a core for some milliseconds.
+const READ_BYTES: usize = 512 << 10;
 /// Peers accepted at once.
 const ACCEPTS: usize = 64;
 /// Peers accepted before the listener closes: more than any backlog holds.

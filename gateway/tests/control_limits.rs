@@ -1,0 +1,78 @@
+//! Setup: a gateway on real sockets and clients that want much at once.
+//! Claim: a connection is in so many rooms and no more; a newcomer is not sent what was said
+//! since somebody else's hello, only what it has to know.
+//! Why it matters: what one client may ask for, ten thousand will.
+
+mod control_support;
+
+use control_support::{ANN, EPOCH, ROOM, World};
+use corecast_proto::limits::MEMBERSHIPS;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_in_as_many_rooms_as_it_could_resume_and_no_more() {
+    let world = World::start_with(|config| config.limits.client_frame_bytes = 1 << 20).await;
+    let name = |number: usize| format!("room-{number}");
+    (0..=MEMBERSHIPS).for_each(|number| world.logic.add_public_room(&name(number)));
+    let mut browser = world.connect(Some(ANN), true).await;
+    let rooms: Vec<String> = (0..MEMBERSHIPS)
+        .map(|number| format!(r#"{{"roomId":"{}","epoch":{EPOCH},"seq":0}}"#, name(number)))
+        .collect();
+    browser.send(&format!(r#"{{"type":"resume","payload":{{"rooms":[{}]}}}}"#, rooms.join(","))).await;
+    let hello = browser.next_frame().await;
+    assert_eq!(hello["payload"]["rooms"].as_array().map(Vec::len), Some(MEMBERSHIPS + 1));
+
+    let join = |room: String| format!(r#"{{"type":"join","payload":{{"roomId":"{room}"}}}}"#);
+    let one_more = name(MEMBERSHIPS);
+    browser.send(&join(one_more.clone())).await;
+    let refused = browser.next_of("error").await;
+    assert_eq!((&refused["code"], &refused["roomId"]), (&"TOO_MANY".into(), &one_more.as_str().into()));
+    assert!(refused["message"].as_str().is_some_and(|text| text.contains(&MEMBERSHIPS.to_string())));
+    // To speak there is to join there.
+    browser.say(&one_more, "hi", Some("k")).await;
+    assert_eq!(browser.next_of("error").await["clientMessageId"], "k");
+    assert_eq!(world.logic.head(&one_more), 0);
+    // A room it is in, and a default one, are no question of places.
+    browser.send(&join(name(7))).await;
+    assert_eq!(browser.next_of("joined").await["id"], name(7));
+    browser.send(&join(ROOM.to_owned())).await;
+    assert_eq!(browser.next_of("joined").await["id"], ROOM);
+    // One place is free.
+    browser.send(&format!(r#"{{"type":"leave","payload":{{"roomId":"{}"}}}}"#, name(7))).await;
+    browser.send(&join(one_more.clone())).await;
+    assert_eq!(browser.next_of("joined").await["id"], one_more.as_str());
+    world.logic.publish(&one_more, 10).await;
+    assert_eq!(browser.next_of("serverMessages").await["roomId"], one_more.as_str());
+}
+
+/// What the second of two clients gets, with so much said between their hellos.
+async fn hello_after(messages: u64, bytes: usize) -> (u64, u64) {
+    let world = World::start().await;
+    let mut first = world.v1_client().await;
+    for number in 1..=messages {
+        world.logic.publish(ROOM, bytes).await;
+        assert_eq!(first.next_of("serverMessages").await["messages"][0]["seq"], number);
+    }
+    let mut second = world.connect(Some(ANN), true).await;
+    second.send(r#"{"type":"resume","payload":{"rooms":[]}}"#).await;
+    let hello = second.next_of("hello").await;
+    let at = hello["rooms"][0]["lastSeq"].as_u64().expect("a number");
+    world.logic.publish(ROOM, 1).await;
+    let mut behind = 0;
+    // In order, without a hole, from there.
+    for number in at + 1..=messages + 1 {
+        assert_eq!(second.next_of("serverMessages").await["messages"][0]["seq"], number);
+        behind += u64::from(number <= messages);
+    }
+    (at, behind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_hello_is_used_again_while_little_was_said_since() {
+    assert_eq!(hello_after(10, 1_000).await, (0, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_hello_is_read_again_when_much_was_said_since() {
+    // 300 KB: the ring still reaches back, and a newcomer would get all of it.
+    assert_eq!(hello_after(100, 3_000).await, (100, 0));
+}
