@@ -41,8 +41,8 @@ pub(crate) fn describe(setup: &Setup, words: &[String]) -> String {
          One process per server, started for each run and pinned to its core; rounds alternate. \
          CPU is the time on a core of the threads that own connections (`shard-*` of corecast, all of \
          the others), from /proc/<pid>/task/*/schedstat; \"process\" is the whole server. Medians over \
-         the runs that count; a ratio is taken to the send(2) floor of the same round. Latency counts \
-         from the intended moment.\n",
+         the runs that count; a ratio is taken within a round, to the send(2) floor unless the table says \
+         another reference. Latency counts from the intended moment.\n",
         words = words.join(" "),
         date = today(),
         commit = git(&["rev-parse", "--short", "HEAD"]),
@@ -53,6 +53,27 @@ pub(crate) fn describe(setup: &Setup, words: &[String]) -> String {
         build = if cfg!(debug_assertions) { "debug: no figure below means anything" } else { "release" },
         somaxconn = sysctl("net/core/somaxconn"),
         wmem = sysctl("net/ipv4/tcp_wmem").replace('\t', " "),
+    )
+}
+
+/// The head of a report that compares nothing: this command, commit, machine.
+pub(crate) fn place() -> String {
+    let cpus = read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    format!(
+        "# corecast-bench {words}\n\n\
+         | | |\n|---|---|\n\
+         | date | {date} |\n\
+         | commit | {commit} |\n\
+         | machine | {count} × {model} |\n\
+         | kernel | {kernel} |\n",
+        words = words.join(" "),
+        date = today(),
+        commit = git(&["rev-parse", "--short", "HEAD"]),
+        count = cpus.lines().filter(|line| line.starts_with("processor")).count(),
+        model = model.map_or("unknown", |(_, name)| name.trim()),
+        kernel = first_line(read_to_string("/proc/sys/kernel/osrelease")),
     )
 }
 

@@ -32,6 +32,8 @@ pub struct Run {
     pub bytes_per_connection: Option<f64>,
     /// Frames of a room in one write; known by construction or by the server's counters.
     pub frames_per_write: Option<f64>,
+    /// What else was seen, by name and unit: a table of its own.
+    pub facts: Vec<(String, f64)>,
     /// Why it does not count.
     pub rejected: Option<String>,
 }
@@ -55,6 +57,24 @@ pub struct Cost {
     pub writes: f64,
 }
 
+impl Run {
+    /// A run without special figures.
+    pub fn new(server: &Server, operations: u64, cost: Cost, found: Found) -> Self {
+        let kind = server.kind;
+        let (bytes_per_connection, frames_per_write, rejected) = (None, None, None);
+        Self {
+            kind,
+            operations,
+            cost,
+            found,
+            bytes_per_connection,
+            frames_per_write,
+            facts: Vec::new(),
+            rejected,
+        }
+    }
+}
+
 /// A running measurement.
 pub struct Meter {
     server: Cpu,
@@ -71,6 +91,20 @@ pub enum Rule {
     Busier,
     /// Its core was full: for a schedule, which neither end sets as long as it is kept.
     Full,
+    /// The same, and nearly nobody else may be there: for a single connection's latency, in
+    /// which another program shows with every slice it gets.
+    Latency,
+}
+
+impl Rule {
+    /// Others may use this much of a core: ticks are coarse, and the kernel works for itself,
+    /// too.
+    fn others(self) -> f64 {
+        match self {
+            Self::Busier | Self::Full => 0.2,
+            Self::Latency => 0.05,
+        }
+    }
 }
 
 impl Meter {
@@ -135,20 +169,20 @@ impl Cost {
     }
 
     /// Other programs had too much of the cores: another time the run may count.
-    pub fn spoilt(self) -> Option<String> {
+    pub fn spoilt(self, rule: Rule) -> Option<String> {
         let others = self.share(self.others_ns);
-        (others > OTHERS).then(|| format!("other programs used {:.0} % of a core", others * 1e2))
+        (others > rule.others()).then(|| format!("other programs used {:.0} % of a core", others * 1e2))
     }
 
     /// Why the run does not count, if the client or somebody else is the reason.
     pub fn reject(self, rule: Rule) -> Option<String> {
-        if let Some(others) = self.spoilt() {
+        if let Some(others) = self.spoilt(rule) {
             return Some(others);
         }
         let (client, server) = (self.share(self.client_ns), self.share(self.process_ns));
         let bottleneck = match rule {
             Rule::Busier => client > server,
-            Rule::Full => client > FULL,
+            Rule::Full | Rule::Latency => client > FULL,
         };
         bottleneck.then(|| {
             format!(
@@ -161,6 +195,11 @@ impl Cost {
 }
 
 impl Run {
+    /// One of its facts.
+    pub fn fact(&self, name: &str) -> Option<f64> {
+        self.facts.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+    }
+
     /// CPU µs of the connection threads per operation.
     pub fn shard_us(&self) -> f64 {
         self.cost.shard_ns as f64 / 1e3 / self.operations.max(1) as f64
@@ -192,8 +231,6 @@ fn counters(server: &Server) -> Result<[f64; 2]> {
 
 /// Time after which a thread that has nothing to do has left its core.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Others may use this much of a core: ticks are coarse, and the kernel works for itself, too.
-const OTHERS: f64 = 0.2;
 /// A client that uses more of its core than this cannot keep a schedule.
 const FULL: f64 = 0.9;
 
@@ -219,6 +256,8 @@ mod tests {
     fn a_run_beside_other_programs_does_not_count() {
         assert_eq!(Cost { others_ns: 20, ..cost(50, 30) }.reject(Rule::Busier), None);
         assert!(Cost { others_ns: 21, ..cost(50, 30) }.reject(Rule::Full).is_some());
+        assert_eq!(Cost { others_ns: 5, ..cost(50, 30) }.reject(Rule::Latency), None);
+        assert!(Cost { others_ns: 6, ..cost(50, 30) }.reject(Rule::Latency).is_some());
     }
 
     #[test]

@@ -91,6 +91,15 @@ pub fn rss_anon(pid: u32) -> Result<u64> {
     Ok(kib << 10)
 }
 
+/// Descriptors that a process has open.
+///
+/// # Errors
+/// The process is gone, or another user's.
+pub fn open_files(pid: u32) -> Result<usize> {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("descriptors of {pid}"))?;
+    Ok(folder.count())
+}
+
 /// First line of a file, or of what a program prints; "unknown" when there is none.
 pub fn first_line(text: std::io::Result<String>) -> String {
     let line = text.ok().and_then(|text| text.lines().next().map(str::to_owned));

@@ -16,6 +16,10 @@ pub enum Figure {
     Rate,
     /// Bytes of anonymous memory per connection: less is better.
     Memory,
+    /// Latency below which 99 % lie, in milliseconds: less is better.
+    P99,
+    /// One of the facts of a run: less is better.
+    Fact(&'static str),
 }
 
 /// All runs of a scenario with one size.
@@ -30,6 +34,8 @@ pub struct Series {
     pub reference: Kind,
     /// Rounds; each has a run of every subject that could run.
     pub rounds: Vec<Vec<Run>>,
+    /// Runs that ended without a result: what, in which round, and why.
+    pub failures: Vec<String>,
 }
 
 /// Median and range.
@@ -57,19 +63,37 @@ impl Spread {
 }
 
 impl Figure {
-    fn of(self, run: &Run) -> f64 {
+    /// One line for one run, as it comes.
+    pub fn line(self, run: &Run) -> String {
+        let mut line = format!("{}: {} {}", run.kind.name(), self.heading(), short(Some(self.of(run))));
+        if let Some(frames) = run.frames_per_write {
+            line += &format!(", {frames:.2} frames a write");
+        }
+        if let Some(why) = &run.rejected {
+            line += &format!(", rejected: {why}");
+        }
+        line
+    }
+
+    /// Its value in one run.
+    pub fn of(self, run: &Run) -> f64 {
         match self {
             Self::Cpu => run.shard_us(),
             Self::Rate => run.per_second(),
             Self::Memory => run.bytes_per_connection.unwrap_or_default(),
+            Self::P99 => run.found.latency.quantile_ms(0.99),
+            Self::Fact(name) => run.fact(name).unwrap_or_default(),
         }
     }
 
-    fn heading(self) -> &'static str {
+    /// Its name and unit.
+    pub fn heading(self) -> &'static str {
         match self {
             Self::Cpu => "CPU µs",
             Self::Rate => "per second",
             Self::Memory => "bytes each",
+            Self::P99 => "p99 ms",
+            Self::Fact(name) => name,
         }
     }
 }
@@ -88,11 +112,28 @@ impl Series {
         self.all(kind).filter(|run| run.rejected.is_none())
     }
 
+    /// The figure of `kind`, over the runs that count.
+    pub fn figure_of(&self, kind: Kind) -> Option<Spread> {
+        Spread::of(self.accepted(kind).map(|run| self.figure.of(run)))
+    }
+
+    /// The latencies of `kind`, of all runs that count together.
+    pub fn latency(&self, kind: Kind) -> Latency {
+        let mut latency = Latency::new();
+        self.accepted(kind).for_each(|run| latency.add(&run.found.latency));
+        latency
+    }
+
     /// The figure of `kind` over the reference's, round by round, where both count.
     pub fn ratio(&self, kind: Kind) -> Option<Spread> {
+        self.pairs(kind, |own, reference| Some(self.figure.of(own) / self.figure.of(reference)))
+    }
+
+    /// A number of each round in which `kind` and the reference count.
+    fn pairs(&self, kind: Kind, number: impl Fn(&Run, &Run) -> Option<f64>) -> Option<Spread> {
         let pairs = self.rounds.iter().filter_map(|round| {
             let counts = |wanted| round.iter().find(|run| run.kind == wanted && run.rejected.is_none());
-            Some(self.figure.of(counts(kind)?) / self.figure.of(counts(self.reference)?))
+            number(counts(kind)?, counts(self.reference)?)
         });
         Spread::of(pairs)
     }
@@ -126,13 +167,51 @@ impl Series {
         for kind in self.kinds() {
             writeln!(out, "| {} |", self.row(kind).join(" | ")).expect(INTO_STRING);
         }
+        self.render_facts(&mut out);
+        for failure in &self.failures {
+            writeln!(out, "\nfailed: {failure}").expect(INTO_STRING);
+        }
         for (round, run) in self.rounds.iter().enumerate().flat_map(|(round, runs)| {
             runs.iter().filter(|run| run.rejected.is_some()).map(move |run| (round, run))
         }) {
             let why = run.rejected.as_deref().unwrap_or_default();
-            writeln!(out, "\nrejected: round {}, {}: {why}", round + 1, run.kind.name()).expect(INTO_STRING);
+            let (figure, name) = (short(Some(self.figure.of(run))), run.kind.name());
+            let heading = self.figure.heading();
+            writeln!(out, "\nrejected: round {}, {name}, {heading} {figure}: {why}", round + 1)
+                .expect(INTO_STRING);
         }
         out
+    }
+
+    /// What the runs that count have seen besides, in the order in which they tell it. Where
+    /// none counts, all tell: a demotion is one in a run that others spoilt, too.
+    fn render_facts(&self, out: &mut String) {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in self.rounds.iter().flatten().flat_map(|run| &run.facts) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        let mut rows = String::new();
+        for name in names {
+            for kind in self.kinds() {
+                let counts = self.accepted(kind).next().is_some();
+                let told = self.all(kind).filter(|run| run.rejected.is_none() || !counts);
+                let Some(spread) = Spread::of(told.filter_map(|run| run.fact(name))) else { continue };
+                let mark = if counts { "" } else { ", rejected" };
+                let (median, range) = (short(Some(spread.median)), range(Some(spread)));
+                let more = self.pairs(kind, |own, reference| Some(own.fact(name)? - reference.fact(name)?));
+                let more = short(more.filter(|_| kind != self.reference).map(|more| more.median));
+                writeln!(rows, "| {name} | {}{mark} | {median} | {range} | {more} |", kind.name())
+                    .expect(INTO_STRING);
+            }
+        }
+        if !rows.is_empty() {
+            out.push_str(
+                "\n| besides | subject | median | range | more than the reference |\n|---|---|---|---|---|\n",
+            );
+            out.push_str(&rows);
+        }
     }
 
     fn row(&self, kind: Kind) -> Vec<String> {
@@ -140,11 +219,10 @@ impl Series {
         let accepted: Vec<&Run> = self.accepted(kind).collect();
         let spread = |value: &dyn Fn(&Run) -> f64| Spread::of(accepted.iter().map(|run| value(run)));
         let median = |value: &dyn Fn(&Run) -> f64| short(spread(value).map(|spread| spread.median));
-        let figure = spread(&|run| self.figure.of(run));
+        let figure = self.figure_of(kind);
         let ratio = if kind == self.reference { None } else { self.ratio(kind) };
         let frames = Spread::of(accepted.iter().filter_map(|run| run.frames_per_write));
-        let mut latency = Latency::new();
-        accepted.iter().for_each(|run| latency.add(&run.found.latency));
+        let latency = self.latency(kind);
         // Nothing may hide in a rejected run.
         let mut tally = Tally::default();
         all.iter().for_each(|run| tally.add(run.found.tally));
@@ -182,7 +260,7 @@ impl Series {
 }
 
 /// Three digits that matter.
-fn short(value: Option<f64>) -> String {
+pub(crate) fn short(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value.abs() >= 100.0 => format!("{value:.0}"),
@@ -212,13 +290,15 @@ mod tests {
             found: Found { tally: Tally { lost: 1, ..Tally::default() }, ..Found::default() },
             bytes_per_connection: None,
             frames_per_write: None,
+            facts: Vec::new(),
             rejected: rejected.then(|| "too slow".to_owned()),
         }
     }
 
     fn series(rounds: Vec<Vec<Run>>) -> Series {
         let (title, question) = ("t".into(), "q".into());
-        Series { title, question, figure: Figure::Cpu, reference: Kind::FloorSend, rounds }
+        let failures = vec!["round 1: no answer".into()];
+        Series { title, question, figure: Figure::Cpu, reference: Kind::FloorSend, rounds, failures }
     }
 
     #[test]
@@ -232,13 +312,14 @@ mod tests {
         assert_eq!(series.ratio(gateway), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
         let table = series.render();
         assert!(table.contains("| floor: send(2) | 2/3 |"), "{table}");
-        assert!(table.contains("rejected: round 3, floor: send(2): too slow"), "{table}");
+        assert!(table.contains("rejected: round 3, floor: send(2), CPU µs 1.00: too slow"), "{table}");
     }
 
     #[test]
     fn losses_of_rejected_runs_are_told() {
         let series = series(vec![vec![run(Kind::Gateway, 1, true)]]);
-        assert!(series.render().contains("| 1 | 0 | 0 |"), "{}", series.render());
+        let table = series.render();
+        assert!(table.contains("| 1 | 0 | 0 |") && table.contains("failed: round 1: no answer"), "{table}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The kernel, as far as the standard library does not reach: epoll, a periodic timer, the
-//! core a thread runs on, send(2) and its io_uring batch.
+//! core a thread runs on and its priority there, send(2) and its io_uring batch.
 //!
 //! The only file of the crate with `unsafe`. Every block is one system call on descriptors
 //! and buffers that are borrowed for the call.
@@ -125,6 +125,21 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }).map(drop)
 }
 
+/// Lets the calling process run before others on its core, as far as that is allowed;
+/// answers how far.
+pub fn prefer() -> String {
+    let real_time = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `real_time` is read during the call only.
+    if check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const real_time) }).is_ok() {
+        return "real time".to_owned();
+    }
+    // SAFETY: no memory is passed.
+    match check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) }) {
+        Ok(_) => format!("nice {NICE}"),
+        Err(_) => "no priority".to_owned(),
+    }
+}
+
 /// One non-blocking send(2).
 ///
 /// # Errors
@@ -179,6 +194,9 @@ impl SendRing {
         Ok(failed)
     }
 }
+
+/// The most urgent value.
+const NICE: i32 = -20;
 
 /// -1 is the error of the last call.
 fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {

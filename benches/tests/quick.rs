@@ -2,86 +2,21 @@
 //! this process, 50 members. Nothing here is a measurement; it shows that messages are
 //! counted, that costs are seen, and that a loss would be.
 
-use std::net::SocketAddr;
+mod system;
+
 use std::time::Duration;
 
-use corecast_backends::url::{Backends, Urls};
 use corecast_benches::floor::{Floor, FloorConfig, Mechanism};
 use corecast_benches::load::{Fleet, Knock};
 use corecast_benches::scenarios::backlog::Backlog;
 use corecast_benches::scenarios::echo::Echo;
 use corecast_benches::scenarios::fanout::FanOut;
-use corecast_benches::subject::{Addresses, Server, Way};
+use corecast_benches::subject::Way;
 use corecast_benches::wire::Marker;
-use corecast_gateway::control::Gateway;
-use corecast_logic::Logic;
-use tokio::runtime::Runtime;
-use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::system::System;
 
 const MEMBERS: usize = 50;
-
-/// Logic and gateway on a runtime of their own; the client blocks, so it stays outside.
-struct System {
-    runtime: Option<Runtime>,
-    stop: Option<DropGuard>,
-    at: Addresses,
-    _data: tempfile::TempDir,
-}
-
-impl System {
-    fn start() -> Self {
-        let runtime = Runtime::new().expect("a runtime starts");
-        let data = tempfile::tempdir().expect("a folder");
-        let stop = CancellationToken::new();
-        let at = runtime.block_on(async {
-            let local = SocketAddr::from(([127, 0, 0, 1], 0));
-            let backends =
-                Backends::open(&Urls::default(), data.path()).await.expect("embedded backends open");
-            let config = corecast_logic::Config {
-                http_addr: "127.0.0.1:0".into(),
-                grpc_addr: "127.0.0.1:0".into(),
-                id: Some("logic-1".into()),
-                ..Default::default()
-            };
-            let logic = Logic::bind(config, backends.clone().into()).await.expect("logic binds");
-            let config = corecast_gateway::config::Config {
-                http_addr: local,
-                grpc_addr: local,
-                metrics_addr: local,
-                id: Some("gateway-1".into()),
-                ..Default::default()
-            };
-            let registry = backends.registry.clone();
-            let gateway =
-                Gateway::bind(config, true, backends.bus.clone(), registry).await.expect("the gateway binds");
-            let at = Addresses {
-                http: gateway.http_addr(),
-                grpc: gateway.grpc_addr(),
-                metrics: gateway.metrics_addr(),
-                logic: logic.http_addr(),
-            };
-            let (of_gateway, of_logic) = (stop.clone(), stop.clone());
-            tokio::spawn(async move { gateway.run(of_gateway).await.expect("the gateway runs") });
-            tokio::spawn(async move { logic.run(of_logic).await.expect("logic runs") });
-            at
-        });
-        Self { runtime: Some(runtime), stop: Some(stop.drop_guard()), at, _data: data }
-    }
-
-    fn server(&self, way: Way, echo: bool) -> Server {
-        Server::of_corecast(std::process::id(), self.at, way, echo, None)
-            .expect("it is ready and makes accounts")
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(5));
-        }
-    }
-}
 
 #[test]
 fn a_fan_out_by_the_public_call_is_counted_whole_and_its_cost_is_seen() {
@@ -127,12 +62,13 @@ fn echoes_come_back_to_the_connection_that_sent_them() {
 
 #[test]
 fn a_server_that_skips_repeats_and_swaps_is_found_out() {
-    let floor = Floor::bind(FloorConfig { mechanism: Mechanism::Send, hello_bytes: 100 }).unwrap();
+    let floor =
+        Floor::bind(FloorConfig { mechanism: Mechanism::Send, hello_bytes: 100, ping_ms: 0 }).unwrap();
     let (server, control) = floor.addrs().unwrap();
     let serving = std::thread::spawn(move || floor.run());
     let mut control = corecast_benches::control::Control::connect(control).unwrap();
     let mut fleet = Fleet::start(2).unwrap();
-    let knock = Knock { server, path: "/".into(), sids: Vec::new(), v1: false, hello: true, room: None };
+    let knock = Knock { hello: true, ..Knock::to(server) };
     fleet.open(knock, MEMBERS, None, Duration::from_secs(10)).unwrap();
     fleet.begin(0, 1).unwrap();
     // 3 never comes, 5 comes late, 6 comes twice, 8 was sent last and never came.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use anyhow::{Context, Result, bail};
 use tungstenite::handshake::derive_accept_key;
 
+use super::pings::Pings;
 use crate::control;
 use crate::sys::{self, Epoll, Interest, SendRing};
 use crate::wire::{self, Header};
@@ -27,6 +28,8 @@ pub struct FloorConfig {
     pub mechanism: Mechanism,
     /// Bytes of the payload of the frame that follows the 101, at least 64; 0: none.
     pub hello_bytes: usize,
+    /// Milliseconds between pings; 0: none.
+    pub ping_ms: u64,
 }
 
 /// A bound floor.
@@ -39,6 +42,7 @@ pub struct Floor {
     members: Vec<RawFd>,
     driver: Option<Driver>,
     ring: Option<SendRing>,
+    pings: Option<Pings>,
     hello: Vec<u8>,
     scratch: Box<[u8]>,
 }
@@ -81,6 +85,7 @@ impl Floor {
             members: Vec::new(),
             driver: None,
             ring,
+            pings: (config.ping_ms > 0).then(|| Pings::new(config.ping_ms)),
             hello,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         })
@@ -100,7 +105,7 @@ impl Floor {
     /// A socket is full: whoever reads is too slow for what is measured.
     pub fn run(mut self) -> Result<()> {
         loop {
-            let ready = self.epoll.wait(None)?;
+            let ready = self.epoll.wait(self.pings.as_ref().and_then(Pings::wait))?;
             for index in 0..ready {
                 match self.epoll.token(index) {
                     HTTP => self.accept()?,
@@ -113,6 +118,7 @@ impl Floor {
                     slot => self.serve(slot as usize)?,
                 }
             }
+            self.ping()?;
         }
     }
 
@@ -191,7 +197,14 @@ impl Floor {
             }
         };
         if peer.carry.is_empty() {
+            let upgraded = peer.upgraded;
             let taken = peer.take(&mut self.scratch[..count], &self.hello, &mut self.members)?;
+            if peer.upgraded
+                && !upgraded
+                && let Some(pings) = &mut self.pings
+            {
+                pings.insert(slot);
+            }
             peer.carry.extend_from_slice(&self.scratch[taken..count]);
         } else {
             let mut carry = std::mem::take(&mut peer.carry);
@@ -199,6 +212,19 @@ impl Floor {
             let taken = peer.take(&mut carry, &self.hello, &mut self.members)?;
             carry.drain(..taken);
             peer.carry = carry;
+        }
+        Ok(())
+    }
+
+    /// One ping to everybody whose slot has come.
+    fn ping(&mut self) -> Result<()> {
+        let Some(pings) = &mut self.pings else { return Ok(()) };
+        while let Some(due) = pings.take_due() {
+            for slot in due {
+                if let Some(Some(peer)) = self.peers.get(*slot) {
+                    send_whole(&peer.stream, PING)?;
+                }
+            }
         }
         Ok(())
     }
@@ -287,6 +313,8 @@ fn listener(epoll: &Epoll, token: u64) -> Result<TcpListener> {
 const HTTP: u64 = u64::MAX;
 const CONTROL: u64 = u64::MAX - 1;
 const DRIVER: u64 = u64::MAX - 2;
+/// An empty ping.
+const PING: &[u8] = &[0x89, 0];
 const EVENTS: usize = 256;
 const ACCEPTS: usize = 64;
 const BACKLOG: i32 = 8_192;

@@ -43,6 +43,8 @@ pub(super) enum Command {
     Echo { sends: u64, per_tick: u64, bytes: usize },
     /// Answer what was found, if `last` was the last number, or what was echoed.
     Judge { last: Option<u64>, answer: mpsc::Sender<Found> },
+    /// Read nothing more, or read again.
+    Stall(bool),
     /// Close all connections.
     Leave { answer: mpsc::Sender<()> },
 }
@@ -58,6 +60,19 @@ pub struct Found {
     pub opening: Latency,
     /// Greatest `hello` in bytes.
     pub hello_bytes: usize,
+    /// Frames that are no messages.
+    pub counts: Counts,
+}
+
+/// Frames that are no messages, over all connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Pings, answered with pongs.
+    pub pings: u64,
+    /// `lagging` frames.
+    pub lagging: u64,
+    /// `caughtUp` frames.
+    pub caught_up: u64,
 }
 
 /// How far all threads are. Written once per round of events, not per frame.
@@ -73,6 +88,14 @@ pub(super) struct Progress {
     wake_at: AtomicU64,
     waiter: Mutex<Option<Thread>>,
     errors: Mutex<Vec<String>>,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.pings += other.pings;
+        self.lagging += other.lagging;
+        self.caught_up += other.caught_up;
+    }
 }
 
 impl Progress {
@@ -263,8 +286,17 @@ impl Fleet {
             all.latency.add(&found.latency);
             all.opening.add(&found.opening);
             all.hello_bytes = all.hello_bytes.max(found.hello_bytes);
+            all.counts.add(found.counts);
         }
         Ok(all)
+    }
+
+    /// From now on nothing is read, or everything again: what waits in the sockets too.
+    ///
+    /// # Errors
+    /// A thread ended.
+    pub fn stall(&self, stalled: bool) -> Result<()> {
+        (0..self.threads.len()).try_for_each(|index| self.tell(index, Command::Stall(stalled)))
     }
 
     /// Closes all connections, with a reset each.

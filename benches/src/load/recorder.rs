@@ -30,6 +30,11 @@ impl Latency {
         self.histogram.add(&other.histogram).expect("bounds are the same constants");
     }
 
+    /// Values and how many records each has.
+    pub fn records(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value()))
+    }
+
     /// Number of records.
     pub fn count(&self) -> u64 {
         self.histogram.len()

@@ -17,10 +17,9 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use super::connection::{Connection, Knock, Phase, Seen};
-use super::fleet::{BATCHES, Command, Found, Progress};
-use super::order::{Line, Tally};
+use super::fleet::{BATCHES, Command, Counts, Found, Progress};
+use super::order::{Lines, Tally};
 use super::recorder::Latency;
-use super::sources::source;
 use crate::clock::now_ns;
 use crate::sys::{Epoll, Interest, ticker};
 use crate::wire::{self, Marker};
@@ -33,14 +32,19 @@ pub(super) struct Worker {
     progress: Arc<Progress>,
     connections: Vec<Option<Peer>>,
     /// Lines of connections that were lost: what they missed counts.
-    gone: Vec<(Line, u64)>,
+    gone: Vec<(Lines, u64)>,
     knock: Option<Arc<Knock>>,
     opening: Option<Opening>,
     echo: Option<Echo>,
     timer: Option<OwnedFd>,
+    /// Nothing is read.
+    stalled: bool,
+    /// Events were passed over.
+    look_at_all: bool,
     latency: Latency,
     time_to_open: Latency,
     hello_bytes: usize,
+    counts: Counts,
     /// Numbers of a batch.
     batch: u64,
     /// Batches that connections got whole in this round of events, by their place.
@@ -96,9 +100,12 @@ impl Worker {
             opening: None,
             echo: None,
             timer: None,
+            stalled: false,
+            look_at_all: false,
             latency: Latency::new(),
             time_to_open: Latency::new(),
             hello_bytes: 0,
+            counts: Counts::default(),
             batch: 1,
             batches: [0; BATCHES],
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
@@ -123,6 +130,13 @@ impl Worker {
                     }
                     TICK => self.tick(),
                     slot => self.serve(slot as usize, &mut received, &mut opened),
+                }
+            }
+            if std::mem::take(&mut self.look_at_all) {
+                for slot in 0..self.connections.len() {
+                    // The second look finds an end whose event was passed over.
+                    self.serve(slot, &mut received, &mut opened);
+                    self.serve(slot, &mut received, &mut opened);
                 }
             }
             self.open_more();
@@ -173,11 +187,12 @@ impl Worker {
             }
             Command::Begin { last, batch } => {
                 self.latency.reset();
+                self.counts = Counts::default();
                 self.batch = batch;
                 let numbered = self.knock.as_ref().is_some_and(|knock| knock.room.is_some());
                 for peer in self.connections.iter_mut().flatten() {
                     peer.begun_at = last + if numbered { peer.connection.greeted_at } else { 0 };
-                    peer.connection.line.begin(peer.begun_at);
+                    peer.connection.lines.begin(peer.begun_at);
                     peer.sent = last;
                 }
             }
@@ -189,6 +204,10 @@ impl Worker {
             Command::Judge { last, answer } => {
                 // Who does not wait for the answer any more does not need it.
                 let _ = answer.send(self.found(last));
+            }
+            Command::Stall(stalled) => {
+                self.look_at_all |= self.stalled && !stalled;
+                self.stalled = stalled;
             }
             Command::Leave { answer } => {
                 self.connections.clear();
@@ -206,7 +225,7 @@ impl Worker {
         let mut tally = Tally::default();
         for peer in self.connections.iter().flatten() {
             let base = if numbered { peer.connection.greeted_at } else { 0 };
-            tally.add(peer.connection.line.judge(base + last.unwrap_or(peer.sent)));
+            tally.add(peer.connection.lines.judge(base + last.unwrap_or(peer.sent)));
         }
         for (line, sent) in &self.gone {
             tally.add(line.judge(last.unwrap_or(*sent)));
@@ -216,6 +235,7 @@ impl Worker {
             latency: self.latency.clone(),
             opening: self.time_to_open.clone(),
             hello_bytes: self.hello_bytes,
+            counts: self.counts,
         }
     }
 
@@ -296,8 +316,7 @@ impl Worker {
     }
 
     fn connect(&mut self, knock: &Knock, number: usize, intended_ns: u64) -> io::Result<()> {
-        let from = source(knock.server.ip(), number);
-        let connection = Connection::begin(knock.server, from, intended_ns)?;
+        let connection = Connection::begin(knock, number, intended_ns)?;
         let token = self.connections.len() as u64;
         self.epoll.add(connection.stream().as_fd(), Interest::ConnectThenRead, token)?;
         self.connections.push(Some(Peer { connection, sent: 0, begun_at: 0 }));
@@ -306,24 +325,30 @@ impl Worker {
 
     /// One event of one connection.
     fn serve(&mut self, slot: usize, received: &mut u64, opened: &mut u64) {
+        if self.stalled {
+            return;
+        }
         let Some(knock) = &self.knock else { return };
         let Some(peer) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
         let connection = &mut peer.connection;
-        let before = connection.line.last();
+        let before = connection.lines.last();
         let result = if connection.phase() == Phase::Connecting {
-            connection.upgrade(knock, slot)
+            connection.upgrade(knock)
         } else {
             connection.read(knock, &mut self.scratch, &mut self.seen)
         };
         let now = now_ns();
         *received += std::mem::take(&mut self.seen.received);
         let batches = |number: u64| number.saturating_sub(peer.begun_at) / self.batch;
-        for batch in batches(before)..batches(connection.line.last()) {
+        for batch in batches(before)..batches(connection.lines.last()) {
             self.batches[(batch % BATCHES as u64) as usize] += 1;
         }
         for (intended_ns, count) in self.seen.intended.drain(..) {
             self.latency.record(now.saturating_sub(intended_ns), count);
         }
+        self.counts.pings += std::mem::take(&mut self.seen.pings);
+        self.counts.lagging += std::mem::take(&mut self.seen.lagging);
+        self.counts.caught_up += std::mem::take(&mut self.seen.caught_up);
         if std::mem::take(&mut self.seen.opened) {
             *opened += 1;
             self.time_to_open.record(now.saturating_sub(connection.intended_ns), 1);
@@ -339,7 +364,7 @@ impl Worker {
 
     fn lose(&mut self, slot: usize, error: &io::Error) {
         if let Some(peer) = self.connections[slot].take() {
-            self.gone.push((peer.connection.line, peer.sent));
+            self.gone.push((peer.connection.lines, peer.sent));
             self.progress.fail(error);
         }
     }

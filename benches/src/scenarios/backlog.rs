@@ -57,15 +57,10 @@ impl Backlog {
             Some(_) => cost.frames_per_write(),
             None => by_construction(server, self.batch),
         };
-        Ok(judged(Run {
-            kind: server.kind,
-            operations: self.messages * self.members as u64,
-            cost,
-            found,
-            bytes_per_connection: None,
-            frames_per_write,
-            rejected: cost.reject(Rule::Busier),
-        }))
+        let mut run = Run::new(server, self.messages * self.members as u64, cost, found);
+        run.frames_per_write = frames_per_write;
+        run.rejected = cost.reject(Rule::Busier);
+        Ok(judged(run))
     }
 
     /// Sends `messages` behind the counter `after` and waits until all have arrived.

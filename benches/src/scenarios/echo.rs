@@ -50,14 +50,8 @@ impl Echo {
         fleet.wait_received(self.frames, time);
         let cost = meter.stop(server)?;
         all_there(&fleet)?;
-        Ok(judged(Run {
-            kind: server.kind,
-            operations: self.frames,
-            cost,
-            found: fleet.judge(None)?,
-            bytes_per_connection: None,
-            frames_per_write: None,
-            rejected: cost.reject(Rule::Full),
-        }))
+        let mut run = Run::new(server, self.frames, cost, fleet.judge(None)?);
+        run.rejected = cost.reject(Rule::Full);
+        Ok(judged(run))
     }
 }

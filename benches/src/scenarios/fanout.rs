@@ -59,19 +59,13 @@ impl FanOut {
             Some(_) => cost.frames_per_write(),
             None => by_construction(server, self.together),
         };
-        let mut rejected = cost.reject(Rule::Full);
+        let mut run = Run::new(server, operations, cost, found);
+        run.frames_per_write = frames_per_write;
+        run.rejected = cost.reject(Rule::Full);
         if self.together == 1 && frames_per_write.is_some_and(|frames| frames > ALONE) {
-            rejected = Some("messages rode together: the schedule is too fast".to_owned());
+            run.rejected = Some("messages rode together: the schedule is too fast".to_owned());
         }
-        Ok(judged(Run {
-            kind: server.kind,
-            operations,
-            cost,
-            found,
-            bytes_per_connection: None,
-            frames_per_write,
-            rejected,
-        }))
+        Ok(judged(run))
     }
 
     fn send(&self, server: &mut Server, after: u64, moments: u64, start_ns: u64) -> Result<()> {

@@ -39,15 +39,9 @@ impl Handshake {
         all_there(&fleet)?;
         let mut found = fleet.judge(Some(0))?;
         found.latency = found.opening.clone();
-        Ok(judged(Run {
-            kind: server.kind,
-            operations: self.connections as u64,
-            cost,
-            found,
-            bytes_per_connection: None,
-            frames_per_write: None,
-            rejected: cost.reject(Rule::Full),
-        }))
+        let mut run = Run::new(server, self.connections as u64, cost, found);
+        run.rejected = cost.reject(Rule::Full);
+        Ok(judged(run))
     }
 }
 

@@ -4,12 +4,11 @@
 //! Then the anonymous memory of its process is read before and after the others have come
 //! and it has been quiet for a while; the difference is theirs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{all_there, judged, opening_time};
-use crate::http;
+use super::{LEAVING, all_there, judged, opening_time};
 use crate::load::Fleet;
 use crate::measure::{Meter, Run};
 use crate::procfs::rss_anon;
@@ -31,7 +30,7 @@ impl Memory {
         let mut fleet = Fleet::start(1)?;
         fleet.open(server.knock.clone(), WARM_UP, None, opening_time(WARM_UP))?;
         fleet.leave()?;
-        empty(server)?;
+        server.wait_metric("connections", LEAVING, |left| left == 0.0)?;
         std::thread::sleep(QUIET);
         let before = rss_anon(server.pid)?;
         let meter = Meter::start(server)?;
@@ -42,30 +41,11 @@ impl Memory {
         let after = rss_anon(server.pid)?;
         // Nothing was sent: whatever came would be a surplus.
         let found = fleet.judge(Some(0))?;
-        Ok(judged(Run {
-            kind: server.kind,
-            operations: self.connections as u64,
-            cost,
-            found,
-            bytes_per_connection: Some((after as f64 - before as f64) / self.connections as f64),
-            frames_per_write: None,
-            // A busy client changes no memory.
-            rejected: None,
-        }))
+        // Not rejected for its cost: a busy client changes no memory.
+        let mut run = Run::new(server, self.connections as u64, cost, found);
+        run.bytes_per_connection = Some((after as f64 - before as f64) / self.connections as f64);
+        Ok(judged(run))
     }
-}
-
-/// Waits until the server has noticed that everybody left.
-fn empty(server: &Server) -> Result<()> {
-    let Some(metrics) = server.metrics else { return Ok(()) };
-    let start = Instant::now();
-    while http::sum_of(&http::get(metrics, "/metrics")?.body, "corecast_gateway_connections") > 0.0 {
-        if start.elapsed() > Duration::from_secs(20) {
-            bail!("connections that left are still counted");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 const WARM_UP: usize = 1_000;

@@ -7,12 +7,22 @@
 //! | [`memory`] | what does an idle connection hold? |
 //! | [`echo`] | what does it cost to read a small frame and answer it? |
 //! | [`handshake`] | what does a new connection cost until its hello? |
+//! | [`narrow`] | what does a delivery cost when rooms are many and small? |
+//! | [`idle`] | what does it cost to keep an idle connection? |
+//! | [`probe`] | how long does an echo wait while a large room on its core is served? |
+//! | [`stalled`] | what do readers that stopped cost, and do they get everything? |
+//! | [`churn`] | does anything grow when thousands come and go? |
 
 pub mod backlog;
+pub mod churn;
 pub mod echo;
 pub mod fanout;
 pub mod handshake;
+pub mod idle;
 pub mod memory;
+pub mod narrow;
+pub mod probe;
+pub mod stalled;
 
 use std::time::Duration;
 
@@ -63,3 +73,5 @@ fn opening_time(connections: usize) -> Duration {
 const CLIENT_THREADS: usize = 1;
 /// Time for everything that was sent to arrive, beyond the schedule.
 const ARRIVAL: Duration = Duration::from_secs(30);
+/// Time for a server to notice who left.
+const LEAVING: Duration = Duration::from_secs(20);

@@ -110,8 +110,22 @@ impl Entry {
         match self {
             Self::Control(control) => Ok(control.send(&payloads)?),
             Self::Comet(comet) => payloads.into_iter().try_for_each(|payload| comet.send(payload)),
-            Self::Stream(stream) => stream.send(payloads),
+            Self::Stream(stream) => {
+                let room = stream.room.clone();
+                stream.send(payloads.into_iter().map(|payload| (room.clone(), payload)))
+            }
             Self::Logic(logic) => payloads.into_iter().try_for_each(|payload| logic.send(&payload)),
+        }
+    }
+
+    /// Sends each payload to a room of its own, all in one batch of the job's stream.
+    ///
+    /// # Errors
+    /// As [`Entry::send`]; any other way has no such batches.
+    pub fn send_each(&mut self, payloads: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
+        match self {
+            Self::Stream(stream) => stream.send(payloads),
+            _ => bail!("only the stream takes a batch for many rooms"),
         }
     }
 }
@@ -126,12 +140,12 @@ impl Comet {
 }
 
 impl Stream {
-    fn send(&mut self, payloads: Vec<Vec<u8>>) -> Result<()> {
+    fn send(&mut self, payloads: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
         self.batch += 1;
-        let pushes = payloads.into_iter().map(|payload| {
+        let pushes = payloads.map(|(room_id, payload)| {
             self.offset += 1;
             Push {
-                target: Some(Target::Room(RoomPush { room_id: self.room.clone() })),
+                target: Some(Target::Room(RoomPush { room_id })),
                 op: op::ROOM_MESSAGE,
                 frame: Bytes::from(payload),
                 offset: self.offset,

@@ -4,14 +4,17 @@
 //! |---|---|
 //! | [`process`] | a child that prints where it listens |
 //! | [`entry`] | how messages get in |
+//! | [`rooms`] | more rooms than the default one |
 
 pub mod entry;
 pub mod process;
+pub mod rooms;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use self::entry::Entry;
@@ -20,15 +23,23 @@ use crate::http;
 use crate::load::Knock;
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
     /// A plain send(2) loop.
+    #[value(name = "floor")]
     FloorSend,
     /// The same in io_uring batches.
+    #[value(name = "uring")]
     FloorUring,
     /// tokio and tokio-tungstenite.
     Baseline,
+    /// Corecast with a send for each room and member.
+    #[value(name = "per-room")]
+    SendPerRoom,
+    /// Corecast without what disturbs the other one: no room served, nobody stalled.
+    Undisturbed,
     /// Corecast.
+    #[value(name = "corecast")]
     Gateway,
 }
 
@@ -62,6 +73,8 @@ pub struct Setup {
     pub hello_bytes: usize,
     /// WebSockets are opened on `/debug/echo`.
     pub echo: bool,
+    /// Milliseconds between pings of the floor; 0: none.
+    pub ping_ms: u64,
 }
 
 /// A running server.
@@ -78,6 +91,8 @@ pub struct Server {
     pub knock: Knock,
     /// Where its numbers are.
     pub metrics: Option<SocketAddr>,
+    /// Logic's JSON face.
+    pub logic: Option<SocketAddr>,
     /// How messages get in.
     pub entry: Entry,
     /// Ends it when dropped; `None` when it lives in this process.
@@ -91,6 +106,8 @@ impl Kind {
             Self::FloorSend => "floor: send(2)",
             Self::FloorUring => "floor: io_uring",
             Self::Baseline => "tokio + tungstenite",
+            Self::SendPerRoom => "corecast, a send per room and member",
+            Self::Undisturbed => "corecast, undisturbed",
             Self::Gateway => "corecast",
         }
     }
@@ -106,7 +123,8 @@ impl Setup {
             Kind::FloorSend => self.own(kind, &["serve-floor", "--mechanism", "send"]),
             Kind::FloorUring => self.own(kind, &["serve-floor", "--mechanism", "uring"]),
             Kind::Baseline => self.own(kind, &["serve-baseline"]),
-            Kind::Gateway => self.gateway(),
+            Kind::SendPerRoom => self.gateway(kind, &["debug.send_per_room=true"]),
+            Kind::Undisturbed | Kind::Gateway => self.gateway(kind, &[]),
         }
     }
 
@@ -114,14 +132,14 @@ impl Setup {
         let hello = self.hello_bytes.to_string();
         let mut command = std::process::Command::new(&self.bench);
         command.args(arguments).args(["--hello-bytes", &hello]);
+        if self.ping_ms > 0 && kind != Kind::Baseline {
+            command.args(["--ping-ms", &self.ping_ms.to_string()]);
+        }
         let process = Process::start(command, &[("bench", "http"), ("bench", "control")], self)?;
         let knock = Knock {
-            server: process.addr("bench", "http")?,
             path: "/api/ws".into(),
-            sids: Vec::new(),
-            v1: false,
             hello: self.hello_bytes > 0,
-            room: None,
+            ..Knock::to(process.addr("bench", "http")?)
         };
         let entry = Entry::control(process.addr("bench", "control")?)?;
         let pid = process.pid();
@@ -133,12 +151,13 @@ impl Setup {
             cores,
             knock,
             metrics: None,
+            logic: None,
             entry,
             _process: Some(process),
         })
     }
 
-    fn gateway(&self) -> Result<Server> {
+    fn gateway(&self, kind: Kind, more: &[&str]) -> Result<Server> {
         let data = tempfile::tempdir()?;
         let mut command = std::process::Command::new(&self.corecast);
         command.arg("up").arg("--data").arg(data.path());
@@ -146,9 +165,11 @@ impl Setup {
             ["gateway.http", "gateway.grpc", "gateway.metrics", "logic.http", "logic.grpc", "job.http"];
         let mut sets: Vec<String> = faces.iter().map(|face| format!("{face}_addr=127.0.0.1:0")).collect();
         sets.push(format!("gateway.cores=[{}]", self.server_core));
-        sets.push(format!("debug.echo={}", self.echo));
+        // One more path that nobody asks for costs the others nothing.
+        sets.push("debug.echo=true".into());
         sets.push("telemetry.level=warn".into());
         sets.extend(self.sets.iter().cloned());
+        sets.extend(more.iter().map(|set| (*set).to_owned()));
         for set in &sets {
             command.args(["--set", set]);
         }
@@ -164,7 +185,7 @@ impl Setup {
             logic: process.addr("logic", "http")?,
         };
         let mut server = Server::of_corecast(process.pid(), at, self.way, self.echo, Some(process))?;
-        server.cores = self.cores();
+        (server.kind, server.cores) = (kind, self.cores());
         Ok(server)
     }
 
@@ -213,21 +234,64 @@ impl Server {
             Way::Logic => Entry::logic(at.logic, ROOM, &sids[0])?,
         };
         let knock = Knock {
-            server: at.http,
-            path: if echo { "/debug/echo" } else { "/api/ws" }.into(),
+            path: if echo { ECHO_PATH } else { "/api/ws" }.into(),
             sids,
-            v1: false,
             hello: !echo,
             room: (way == Way::Logic).then(|| ROOM.to_owned()),
+            ..Knock::to(at.http)
         };
-        let (kind, metrics) = (Kind::Gateway, Some(at.metrics));
-        // Nobody else is looked for where no cores are given.
-        let cores = Vec::new();
-        Ok(Self { kind, pid, shard_prefix: "shard-", cores, knock, metrics, entry, _process: process })
+        Ok(Self {
+            kind: Kind::Gateway,
+            pid,
+            shard_prefix: "shard-",
+            // Nobody else is looked for where no cores are given.
+            cores: Vec::new(),
+            knock,
+            metrics: Some(at.metrics),
+            logic: Some(at.logic),
+            entry,
+            _process: process,
+        })
+    }
+
+    /// Its metrics as text; empty for a server that has none.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics_text(&self) -> Result<String> {
+        self.metrics.map_or(Ok(String::new()), |addr| Ok(http::get(addr, "/metrics")?.body))
+    }
+
+    /// A number of its gateway, summed over shards: `corecast_gateway_<name>`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        Ok(http::sum_of(&self.metrics_text()?, &format!("corecast_gateway_{name}")))
+    }
+
+    /// Waits until a number of its gateway fulfils `wanted`; at once for a server without any.
+    ///
+    /// # Errors
+    /// It did not within `time`.
+    pub fn wait_metric(&self, name: &str, time: Duration, wanted: impl Fn(f64) -> bool) -> Result<()> {
+        if self.metrics.is_none() {
+            return Ok(());
+        }
+        let until = Instant::now() + time;
+        loop {
+            match self.metric(name)? {
+                value if wanted(value) => return Ok(()),
+                value if Instant::now() > until => bail!("{name} is still {value}"),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 }
 
+/// Echoes, where the switch is on.
+pub const ECHO_PATH: &str = "/debug/echo";
 /// Sessions that the connections share.
 const ACCOUNTS: usize = 4;
 /// The default room: every connection is a member.
-const ROOM: &str = "room-001";
+pub const ROOM: &str = "room-001";
