@@ -29,7 +29,7 @@ pub struct Options {
     /// Rooms besides the one where everybody is.
     #[arg(long, default_value_t = 60)]
     pub rooms: usize,
-    /// Messages a second over all clients; without it 250, of --short 150.
+    /// Messages a second over all clients; without it 250, of --short 100.
     #[arg(long)]
     pub rate: Option<u64>,
     /// Faults; without it each kill twice, each pause and cut once, of --short 8.
@@ -147,7 +147,7 @@ impl Options {
             return long;
         }
         let faults = self.faults.unwrap_or(8);
-        Plan { size: size(150), faults, calm: seconds(3), settle: seconds(1), window: seconds(7), ..long }
+        Plan { size: size(100), faults, calm: seconds(3), settle: seconds(1), window: seconds(7), ..long }
     }
 
     fn limits(&self) -> Limits {

@@ -40,10 +40,12 @@ pub struct Epoll {
     /// Events that [`Driver::block`] fetched for the next turn.
     fetched: usize,
     scratch: Box<[u8]>,
-    /// Sends of one part go through it.
+    /// Sends that [ride](rides) go through it.
     ring: Option<SendRing>,
     /// Batches of rings that broke.
     ring_batches: u64,
+    /// Small sends of several parts, each in one piece; kept for its memory only.
+    joined: Vec<u8>,
     /// The parts of one send, kept for its memory only: empty between sends.
     parts: Vec<IoSlice<'static>>,
     /// Given up for a moment to accept and refuse a peer when no other descriptor is left.
@@ -96,6 +98,7 @@ impl Epoll {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             ring: None,
             ring_batches: 0,
+            joined: Vec::new(),
             parts: Vec::new(),
             spare: Some(File::open("/dev/null")?),
             accept_again_ms: None,
@@ -112,15 +115,36 @@ impl Epoll {
         Self { ring: Some(ring), ..self }
     }
 
-    /// All jobs that are one piece, in as few system calls as the ring takes. How many of
-    /// them went that way: all, unless the ring broke.
+    /// All jobs that [ride](rides) with the ring, in as few system calls as it takes. How many
+    /// of them went that way: all, unless the ring broke.
     fn send_by_ring(&mut self, batch: &Batch, failures: &mut Vec<(usize, Outcome)>) -> usize {
         let Some(mut ring) = self.ring.take() else { return 0 };
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        for index in 0..batch.len() {
+            let (_, parts) = batch.job(index);
+            if parts.len() > 1 && rides(batch.job(index).1) {
+                parts.for_each(|part| joined.extend_from_slice(part));
+            }
+        }
+        let mut rest = &joined[..];
         let jobs = (0..batch.len()).filter_map(|index| {
             let (key, mut parts) = batch.job(index);
-            (parts.len() == 1).then(|| Some((index, self.fd(key)?, parts.next()?))).flatten()
+            if !rides(batch.job(index).1) {
+                return None;
+            }
+            let bytes = if parts.len() == 1 {
+                parts.next()?
+            } else {
+                let (bytes, behind) = rest.split_at(parts.map(<[u8]>::len).sum());
+                rest = behind;
+                bytes
+            };
+            Some((index, self.fd(key)?, bytes))
         });
-        match ring.send(jobs, failures) {
+        let sent = ring.send(jobs, failures);
+        self.joined = joined;
+        match sent {
             Ok(()) => {
                 self.ring = Some(ring);
                 usize::MAX
@@ -349,7 +373,7 @@ impl Driver for Epoll {
                 failures.push((index, Outcome::Gone));
                 continue;
             };
-            if parts.len() == 1 && by_ring > 0 {
+            if by_ring > 0 && rides(batch.job(index).1) {
                 by_ring -= 1;
                 continue;
             }
@@ -510,6 +534,12 @@ fn accept(listener: RawFd) -> io::Result<(OwnedFd, Option<IpAddr>)> {
     Ok((fd, addr.as_socket().map(|addr| addr.ip().to_canonical())))
 }
 
+/// Does a send go with the ring? It takes single pieces; a few small frames of several rooms
+/// are copied into one, which costs far less than a system call of their own.
+fn rides<'a>(parts: impl ExactSizeIterator<Item = &'a [u8]>) -> bool {
+    parts.len() == 1 || (parts.len() <= JOIN_PARTS && parts.map(<[u8]>::len).sum::<usize>() <= JOIN_BYTES)
+}
+
 /// Sends all parts: in one system call, unless they are more than one takes.
 fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
     let mut sent = 0;
@@ -597,6 +627,9 @@ const ACCEPTS: usize = 64;
 const ACCEPTS_AT_END: usize = 1 << 16;
 /// Parts that sendmsg(2) takes (`UIO_MAXIOV`).
 const PARTS: usize = 1_024;
+/// Parts and bytes of a send that are copied into one piece for the ring.
+const JOIN_PARTS: usize = 32;
+const JOIN_BYTES: usize = 2_048;
 /// Bytes read of one connection in a turn.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// Rest of the listener when there are no descriptors.
