@@ -9,21 +9,17 @@
 //! every new peer.
 //!
 //! Sends go out one system call each, or, with a [`SendRing`], all of a batch in one.
-//!
-//! `unsafe` is here and in [`uring`](super::uring) only. Every block is one system call on
-//! descriptors and buffers that the file owns or borrows for the call.
-
-#![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 use tracing::warn;
 
+use super::sys;
 use super::uring::{Broken, SendRing};
 use super::{Batch, Driver, Flow, Handler, Key, Outcome, Turned};
 use crate::shard::mailbox::Waker;
@@ -77,16 +73,12 @@ impl Epoll {
     /// # Errors
     /// No descriptor for the epoll set, the eventfd or the spare one.
     pub fn new(listener: OwnedFd, send_bytes: usize) -> io::Result<Self> {
-        // SAFETY: no memory is passed; the new descriptor is owned by nobody else.
-        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
-        // SAFETY: as above.
-        let eventfd =
-            unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
+        let (epoll, eventfd) = (sys::epoll()?, sys::eventfd()?);
         // Edge-triggered, every write is an event: the counter is never read.
-        watch(&epoll, eventfd.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, WAKER)?;
-        watch(&epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+        sys::watch(&epoll, eventfd.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET, WAKER)?;
+        sys::watch(&epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
         // Without it everything works, with one more wake for each new peer.
-        let _ = defer_accept(&listener);
+        let _ = sys::defer_accept(&listener);
         Ok(Self {
             epoll,
             waker: Waker::new(eventfd),
@@ -157,24 +149,6 @@ impl Epoll {
         }
     }
 
-    fn wait(&mut self, timeout_ms: i32) -> io::Result<usize> {
-        // SAFETY: the kernel writes at most `events.len()` entries into `events`, which is
-        // borrowed exclusively for the call.
-        let count = unsafe {
-            libc::epoll_wait(
-                self.epoll.as_raw_fd(),
-                self.events.as_mut_ptr(),
-                self.events.len() as i32,
-                timeout_ms,
-            )
-        };
-        match check(count) {
-            Ok(count) => Ok(count as usize),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            Err(error) => Err(error),
-        }
-    }
-
     fn socket(&mut self, key: Key) -> Option<&mut Socket> {
         let socket = self.sockets.get_mut(key.slot as usize)?;
         (socket.generation == key.generation && socket.fd.is_some()).then_some(socket)
@@ -196,7 +170,7 @@ impl Epoll {
         }
         // Kept even if it cannot be watched: the close that follows finds it.
         self.sockets[slot] = Socket { fd: Some(fd), generation: key.generation, ..Socket::vacant() };
-        watch(&self.epoll, raw, INCOMING, token(key))
+        sys::watch(&self.epoll, raw, INCOMING, token(key))
     }
 
     /// A socket is full: room in it is an event from now on, and if there is some already,
@@ -207,7 +181,7 @@ impl Epoll {
             return Ok(());
         }
         let Some(fd) = self.fd(key) else { return Ok(()) };
-        rewatch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key))
+        sys::rewatch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key))
     }
 
     fn handle_event(&mut self, event: libc::epoll_event, handler: &mut impl Handler) {
@@ -251,14 +225,9 @@ impl Epoll {
         socket.readable = false;
         let hung_up = socket.hung_up;
         let Some(fd) = self.fd(key) else { return 0 };
-        let scratch = &mut self.scratch;
-        // SAFETY: the kernel writes at most `scratch.len()` bytes into it, borrowed
-        // exclusively for the call; `fd` is open, its owner is in `sockets`.
-        let count = unsafe { libc::recv(fd, scratch.as_mut_ptr().cast(), scratch.len(), libc::MSG_DONTWAIT) };
-        match check(count) {
+        match sys::receive(fd, &mut self.scratch) {
             Ok(0) => handler.ended(key),
             Ok(count) => {
-                let count = count as usize;
                 // A short read has emptied the socket; what comes later is a new event. But
                 // an end that was announced already is not announced again.
                 let more = count == self.scratch.len() || hung_up;
@@ -287,7 +256,7 @@ impl Epoll {
     fn accept(&mut self, most: usize, handler: &mut impl Handler) {
         for _ in 0..most {
             let Some(listener) = &self.listener else { return };
-            match accept(listener.as_raw_fd()) {
+            match sys::accept(listener.as_raw_fd()) {
                 Ok((fd, peer)) => match handler.accepted(peer) {
                     Some(key) => {
                         if let Err(error) = self.insert(key, fd) {
@@ -296,7 +265,7 @@ impl Epoll {
                         }
                         self.set_readable(key);
                     }
-                    None => refuse(&fd),
+                    None => sys::refuse(&fd),
                 },
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return,
@@ -320,10 +289,10 @@ impl Epoll {
         }
         self.spare = None;
         if let Some(listener) = &self.listener {
-            if let Ok((fd, _)) = accept(listener.as_raw_fd()) {
-                refuse(&fd);
+            if let Ok((fd, _)) = sys::accept(listener.as_raw_fd()) {
+                sys::refuse(&fd);
             }
-            let _ = unwatch(&self.epoll, listener.as_raw_fd());
+            let _ = sys::unwatch(&self.epoll, listener.as_raw_fd());
             self.accept_again_ms = Some(self.now_ms + ACCEPT_PAUSE_MS);
         }
         self.spare = File::open("/dev/null").ok();
@@ -333,7 +302,7 @@ impl Epoll {
         if self.accept_again_ms.is_some_and(|at| self.now_ms >= at) {
             self.accept_again_ms = None;
             if let Some(listener) = &self.listener {
-                watch(&self.epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+                sys::watch(&self.epoll, listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
             }
         }
         Ok(())
@@ -345,7 +314,7 @@ impl Driver for Epoll {
         self.now_ms = now_ms;
         self.accept_again()?;
         let count = match std::mem::take(&mut self.fetched) {
-            0 => self.wait(0)?,
+            0 => sys::wait(&self.epoll, &mut self.events, 0)?,
             fetched => fetched,
         };
         for index in 0..count {
@@ -379,7 +348,7 @@ impl Driver for Epoll {
             }
             let mut slices: Vec<IoSlice<'_>> = parts_of_all;
             slices.extend(parts.map(IoSlice::new));
-            let outcome = send(fd, &slices);
+            let outcome = sys::send(fd, &slices);
             if outcome != Outcome::All {
                 failures.push((index, outcome));
             }
@@ -429,7 +398,7 @@ impl Driver for Epoll {
 
     fn detach(&mut self, key: Key) -> Option<OwnedFd> {
         let fd = self.socket(key)?.fd.take()?;
-        let _ = unwatch(&self.epoll, fd.as_raw_fd());
+        let _ = sys::unwatch(&self.epoll, fd.as_raw_fd());
         Some(fd)
     }
 
@@ -462,7 +431,7 @@ impl Driver for Epoll {
             Some(ms) => i32::try_from(ms).unwrap_or(i32::MAX),
             None => -1,
         };
-        self.fetched = self.wait(timeout_ms)?;
+        self.fetched = sys::wait(&self.epoll, &mut self.events, timeout_ms)?;
         Ok(())
     }
 
@@ -485,120 +454,10 @@ impl Socket {
     }
 }
 
-fn watch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_ADD, fd, what, token)
-}
-
-fn rewatch(epoll: &OwnedFd, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_MOD, fd, what, token)
-}
-
-fn control(epoll: &OwnedFd, operation: i32, fd: RawFd, what: i32, token: u64) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: what as u32, u64: token };
-    // SAFETY: `event` is read during the call only; both descriptors are open.
-    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event) };
-    check(result).map(|_| ())
-}
-
-/// A peer that says nothing is accepted after a second and has its handshake time from then.
-fn defer_accept(listener: &OwnedFd) -> io::Result<()> {
-    let seconds: libc::c_int = 1;
-    // SAFETY: the kernel reads `size_of::<c_int>()` bytes of `seconds`; `listener` is open.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    check(result).map(|_| ())
-}
-
-fn unwatch(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
-    // SAFETY: a removal reads no event; both descriptors are open.
-    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
-    check(result).map(|_| ())
-}
-
-fn accept(listener: RawFd) -> io::Result<(OwnedFd, Option<IpAddr>)> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: `try_init` gives storage for any address and its length, which the kernel
-    // fills and shortens; `listener` is open.
-    let (fd, addr) = unsafe {
-        SockAddr::try_init(|storage, length| check(libc::accept4(listener, storage.cast(), length, flags)))?
-    };
-    // SAFETY: the new descriptor is owned by nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok((fd, addr.as_socket().map(|addr| addr.ip().to_canonical())))
-}
-
 /// Does a send go with the ring? It takes single pieces; a few small frames of several rooms
 /// are copied into one, which costs far less than a system call of their own.
 fn rides<'a>(parts: impl ExactSizeIterator<Item = &'a [u8]>) -> bool {
     parts.len() == 1 || (parts.len() <= JOIN_PARTS && parts.map(<[u8]>::len).sum::<usize>() <= JOIN_BYTES)
-}
-
-/// Sends all parts: in one system call, unless they are more than one takes.
-fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
-    let mut sent = 0;
-    for parts in parts.chunks(PARTS) {
-        match send_once(fd, parts) {
-            Outcome::All => sent += parts.iter().map(|part| part.len()).sum::<usize>(),
-            Outcome::Part(count) => return Outcome::Part(sent + count),
-            Outcome::Gone => return Outcome::Gone,
-        }
-    }
-    Outcome::All
-}
-
-fn send_once(fd: RawFd, parts: &[IoSlice<'_>]) -> Outcome {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let whole: usize = parts.iter().map(|part| part.len()).sum();
-    loop {
-        let count = match parts {
-            // SAFETY: the kernel reads `part.len()` bytes that `part` borrows; `fd` is open.
-            [part] => unsafe { libc::send(fd, part.as_ptr().cast(), part.len(), flags) },
-            _ => {
-                // SAFETY: all zero is a valid `msghdr`: no address, no parts, no control data.
-                let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-                message.msg_iov = parts.as_ptr().cast_mut().cast();
-                message.msg_iovlen = parts.len() as _;
-                // SAFETY: `IoSlice` has the layout of `iovec`; the kernel reads the parts
-                // and the bytes they borrow, and writes neither; `fd` is open.
-                unsafe { libc::sendmsg(fd, &raw const message, flags) }
-            }
-        };
-        return match check(count) {
-            Ok(count) if count as usize == whole => Outcome::All,
-            Ok(count) => Outcome::Part(count as usize),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => Outcome::Part(0),
-                io::ErrorKind::Interrupted => continue,
-                _ => Outcome::Gone,
-            },
-        };
-    }
-}
-
-/// Tells a peer for whom there is no place so. What it sent already is read first: a close
-/// with unread bytes would be a reset that overtakes the answer.
-fn refuse(fd: &OwnedFd) {
-    let _ = send(fd.as_raw_fd(), &[IoSlice::new(REFUSAL)]);
-    let socket = SockRef::from(fd);
-    let _ = socket.shutdown(Shutdown::Write);
-    let mut sink = [std::mem::MaybeUninit::uninit(); 4096];
-    for _ in 0..4 {
-        if !matches!(socket.recv(&mut sink), Ok(count) if count > 0) {
-            return;
-        }
-    }
-}
-
-/// -1 is the error of the last call.
-fn check<T: Copy + PartialEq + From<i8>>(result: T) -> io::Result<T> {
-    if result == T::from(-1) { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn has(events: u32, flag: i32) -> bool {
@@ -625,8 +484,6 @@ const READ_BYTES: usize = 512 << 10;
 const ACCEPTS: usize = 64;
 /// Peers accepted before the listener closes: more than any backlog holds.
 const ACCEPTS_AT_END: usize = 1 << 16;
-/// Parts that sendmsg(2) takes (`UIO_MAXIOV`).
-const PARTS: usize = 1_024;
 /// Parts and bytes of a send that are copied into one piece for the ring.
 const JOIN_PARTS: usize = 32;
 const JOIN_BYTES: usize = 2_048;
@@ -636,7 +493,4 @@ const SCRATCH_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE_MS: u64 = 75;
 /// At most one line about it in this time.
 const LOG_MS: u64 = 1_000;
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n\
-Content-Type: application/json\r\nContent-Length: 58\r\n\r\n\
-{\"id\":\"UNAVAILABLE\",\"message\":\"no place, try again later\"}";
 const _: () = assert!(size_of::<Socket>() <= 12);

@@ -4,6 +4,7 @@
 //! | driver | what |
 //! |---|---|
 //! | [`epoll`] | edge-triggered readiness; sends by system call, or through the ring |
+//! | `sys` | no driver: the system calls of [`epoll`] |
 //! | [`uring`] | the ring: no driver of its own, a batch of sends in one system call |
 //! | [`memory`] | no kernel at all: short sends, full sockets and late closes on demand, for tests |
 //!
@@ -18,6 +19,7 @@
 
 pub mod epoll;
 pub mod memory;
+mod sys;
 pub mod uring;
 
 use std::io;
