@@ -244,7 +244,8 @@ impl Peer {
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
             send_whole(&self.stream, answer_101(&bytes[..end])?.as_bytes())?;
             if !hello.is_empty() {
-                // A send of its own: a real server knows the hello only later.
+                // A send of its own, as the plainest server does it. Corecast holds its 101
+                // back for the hello and so sends once: part of its ratio is that.
                 send_whole(&self.stream, hello)?;
             }
             self.upgraded = true;

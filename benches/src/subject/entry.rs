@@ -91,7 +91,7 @@ impl Entry {
         Ok(Self::Stream(Stream { batches, room: room.to_owned(), batch: 0, offset: 0, _runtime: runtime }))
     }
 
-    /// `POST /logic/send` to `room` by the user of this session.
+    /// `POST /logic/send` to `room` by the user who is logged in.
     ///
     /// # Errors
     /// The session is not valid.

@@ -144,7 +144,7 @@ impl Knock {
 }
 
 impl Browser {
-    /// A connection with this session, the old way unless [`Knock::v1`] is called.
+    /// A connection of whoever is logged in by `sid`, the old way unless [`Knock::v1`] is called.
     pub fn knock(addr: SocketAddr, sid: &str) -> Knock {
         Self::stranger(addr).cookie(sid)
     }
