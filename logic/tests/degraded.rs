@@ -6,7 +6,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +65,8 @@ struct Gated {
     gate: Arc<Semaphore>,
     loses_answers: Arc<AtomicBool>,
     refuses: Arc<AtomicBool>,
+    /// So many lookups of a room fail.
+    failing_rooms: Arc<AtomicU32>,
 }
 
 macro_rules! gated {
@@ -73,6 +75,14 @@ macro_rules! gated {
             $(async fn $name(&self, $($argument: $kind),*) -> $answer {
                 self.inner.$name($($argument),*).await
             })*
+
+            async fn room(&self, room_id: &str) -> Result<Option<Room>, StoreError> {
+                let left = self.failing_rooms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                if left.is_ok() {
+                    return Err(StoreError::Unavailable("refused".into()));
+                }
+                self.inner.room(room_id).await
+            }
 
             async fn commit(&self, frames: Vec<CommitFrame>) -> Result<Vec<FrameOutcome>, StoreError> {
                 self.gate.acquire().await.unwrap().forget();
@@ -92,7 +102,6 @@ macro_rules! gated {
 gated! {
     fn create_user(user: NewUser) -> Result<CreateUser, StoreError>;
     fn user_by_email(email_folded: &str) -> Result<Option<corecast_backends::store::User>, StoreError>;
-    fn user(user_id: &str) -> Result<Option<corecast_backends::store::User>, StoreError>;
     fn put_session(hash: SessionHash, user_id: &str, expires_ms: i64) -> Result<(), StoreError>;
     fn sessions(hashes: &[SessionHash], now_ms: i64) -> Result<Vec<Option<Session>>, StoreError>;
     fn extend_session(hash: SessionHash, expires_ms: i64) -> Result<(), StoreError>;
@@ -100,7 +109,7 @@ gated! {
     fn delete_expired_sessions(now_ms: i64) -> Result<u64, StoreError>;
     fn seed_rooms(rooms: &[SeedRoom]) -> Result<(), StoreError>;
     fn create_room(room: NewRoom) -> Result<CreateRoom, StoreError>;
-    fn room(room_id: &str) -> Result<Option<Room>, StoreError>;
+    fn user(user_id: &str) -> Result<Option<corecast_backends::store::User>, StoreError>;
     fn rooms() -> Result<Vec<Room>, StoreError>;
     fn snapshot(query: SnapshotQuery) -> Result<Snapshot, StoreError>;
     fn heads(room_ids: &[RoomId], defaults: bool) -> Result<Vec<Head>, StoreError>;
@@ -169,6 +178,7 @@ async fn gated() -> (Running, Gated, User) {
         gate: Arc::new(Semaphore::new(0)),
         loses_answers: Arc::default(),
         refuses: Arc::default(),
+        failing_rooms: Arc::default(),
     };
     let hotset = opened.hotset.clone();
     let node = run(store.clone(), hotset, opened, dir).await;
@@ -280,6 +290,23 @@ async fn a_store_that_refuses_for_a_while_costs_no_number() {
     store.refuses.store(false, Ordering::SeqCst);
     let stored = node.grpc.clone().send(request).await.unwrap().into_inner();
     assert_eq!((stored.results[0].messages[0].seq, stored.results[0].messages[0].repeated_key), (1, false));
+}
+
+/// A gateway repeats the whole request: had its second frame been stored at the first try, the
+/// first one would be numbered behind it.
+#[tokio::test]
+async fn nothing_is_stored_of_a_request_with_a_frame_that_cannot_be_checked() {
+    let (node, store, user) = gated().await;
+    store.gate.add_permits(100);
+    store.failing_rooms.store(1, Ordering::SeqCst);
+    let frames = vec![frame(GENERAL, &user, &[("a", "c:1")]), frame(GENERAL, &user, &[("b", "c:2")])];
+    let request = SendRequest { frames };
+    let refused = node.grpc.clone().send(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    let results = node.grpc.clone().send(request).await.unwrap().into_inner().results;
+    let seen: Vec<(u64, bool)> =
+        results.iter().map(|frame| (frame.messages[0].seq, frame.messages[0].repeated_key)).collect();
+    assert_eq!(seen, [(1, false), (2, false)]);
 }
 
 #[tokio::test]

@@ -32,8 +32,10 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// as they did then. Frames of one room are numbered in the order given.
     ///
     /// # Errors
-    /// `TOO_LARGE` for the whole request. Each frame has its own: a bad one never fails its
-    /// neighbours; one that is unavailable may be sent again with the same keys.
+    /// For the whole request `TOO_LARGE`, and unavailable or internal when a frame cannot be
+    /// checked: nothing is stored then, since the repeat of that frame would be numbered
+    /// behind later ones of its room. Otherwise each frame has its own: a bad one never fails
+    /// its neighbours; one that is unavailable may be sent again with the same keys.
     ///
     /// # Cancel safety
     /// A dropped call may have stored the frames; send again with the same keys.
@@ -47,7 +49,8 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
         for (place, mut frame) in request.frames.into_iter().enumerate() {
             match self.admit(&mut frame).await {
                 Ok(()) => self.add_to_share(&mut shares, place, frame),
-                Err(failure) => results[place] = Some(Err(failure)),
+                Err(refused @ Failure::Refused(_)) => results[place] = Some(Err(refused)),
+                Err(failure) => return Err(failure),
             }
         }
         // All enter their lanes before the first is waited for.
