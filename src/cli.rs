@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use corecast_backends::url;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::apart::{self, Tier};
@@ -159,8 +158,10 @@ fn check_config(shared: &Shared, file: PathBuf, tier: Option<Tier>) -> Result<()
     };
     apart::check(&tiers, &urls)?;
     apart::check_addresses(&tiers, &config, &urls)?;
-    url::open_registry(&urls.registry, urls.lease_ttl)?;
-    url::open_log(&urls.log, &urls.log_settings)?;
+    urls.check()?;
+    if tiers.is_empty() {
+        urls.check_together()?;
+    }
     let checked = tier.map_or("all tiers", Tier::name);
     listening::say(&format!("{}: ok for {checked}", file.display()));
     Ok(())

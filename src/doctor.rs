@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use corecast_backends::hotset::HotSet as _;
+use corecast_backends::log::Inspection as LogInspection;
 use corecast_backends::registry::{Registry as _, Role};
 use corecast_backends::store::server::Inspection;
 use corecast_backends::url::{self, Urls};
@@ -89,14 +90,16 @@ pub async fn checks(config: &Config, urls: &Urls) -> Vec<Check> {
         store(config, urls),
         replica(urls),
         hotset(urls),
-        reach("log", &urls.log),
+        log(urls),
         reach("bus", &urls.bus),
         registry(urls),
     );
     let mut all = vec![open_files()];
     all.extend(store);
     all.extend(replica);
-    all.extend([hotset, log, bus, registry]);
+    all.push(hotset);
+    all.extend(log);
+    all.extend([bus, registry]);
     all
 }
 
@@ -161,10 +164,10 @@ fn server(found: &Inspection, pool_max: u32) -> Vec<Check> {
     let durability = found.durability;
     checks.push(match durability.fault() {
         Some(fault) => Check::fail("durability", fault, "in the server's configuration, then restart it"),
-        None if durability.binlog => {
-            Check::ok("durability", "log flushed and binary log synced at each commit")
-        }
-        None => Check::ok("durability", "log flushed at each commit, no binary log"),
+        None => Check::ok(
+            "durability",
+            format!("{}, innodb_doublewrite = {}", durability.settings(), found.doublewrite),
+        ),
     });
     checks.push(match found.isolation.as_str() {
         "READ-COMMITTED" => Check::ok("isolation", "READ-COMMITTED"),
@@ -224,6 +227,42 @@ async fn hotset(urls: &Urls) -> Check {
         Err(_) => {
             Check::warn("hotset", format!("no answer in {DEADLINE:?}"), "slower, but correct without it")
         }
+    }
+}
+
+/// Can it be reached, and how many copies of a record survive whom?
+async fn log(urls: &Urls) -> Vec<Check> {
+    let reached = reach("log", &urls.log).await;
+    let Ok(Some(log)) = url::open_log(&urls.log, &urls.log_settings) else { return vec![reached] };
+    if reached.status == Status::Fail {
+        return vec![reached];
+    }
+    let topic = &urls.log_settings.topic;
+    let hint = "messages are stored and wait in the outbox";
+    let copies = match tokio::time::timeout(DEADLINE, log.inspect()).await {
+        Ok(Ok(Some(found))) => copies(topic, &found),
+        Ok(Ok(None)) => return vec![reached],
+        Ok(Err(error)) => Check::warn("log copies", error.to_string(), hint),
+        Err(_) => Check::warn("log copies", format!("no answer in {DEADLINE:?}"), hint),
+    };
+    vec![reached, copies]
+}
+
+fn copies(topic: &str, found: &LogInspection) -> Check {
+    let LogInspection { brokers, partitions, copies, in_sync_least, producer } = found;
+    if *partitions == 0 {
+        return Check::ok("log copies", format!("no topic {topic} yet, the first node makes it"));
+    }
+    let least = in_sync_least.map_or("unknown".to_owned(), |least| least.to_string());
+    let text = format!(
+        "topic {topic}: {partitions} partitions, replication {copies}, brokers {brokers}, min.insync.replicas = {least}, {producer}"
+    );
+    let hint = "a broker that is lost may take records along that only a gateway's tail check finds then";
+    let is_thin = *copies < 2 || *in_sync_least == Some(1);
+    if is_thin && *brokers > 1 {
+        Check::warn("log copies", text, hint)
+    } else {
+        Check::ok("log copies", text)
     }
 }
 
@@ -315,6 +354,7 @@ mod tests {
             schema: Some(1),
             schema_wanted: 1,
             durability: Durability { flush_log: 1, binlog: false, sync_binlog: 0 },
+            doublewrite: "ON".into(),
             isolation: "READ-COMMITTED".into(),
             clock_ahead_ms: 3,
             round_trip: Duration::from_millis(1),
@@ -350,6 +390,30 @@ mod tests {
         }
         let few = server(&Inspection { connections_max: 31, ..inspection() }, 16);
         assert_eq!(few.iter().filter(|check| check.status == Status::Warn).count(), 1);
+    }
+
+    #[test]
+    fn durability_shows_the_settings_in_force() {
+        let checks = server(&inspection(), 16);
+        let line = checks.iter().find(|check| check.name == "durability").expect("a line");
+        assert_eq!(
+            line.found,
+            "innodb_flush_log_at_trx_commit = 1, log_bin = OFF, sync_binlog = 0, innodb_doublewrite = ON"
+        );
+    }
+
+    #[test]
+    fn few_copies_of_the_log_are_told_where_more_could_be_had() {
+        let found = |brokers, copies, in_sync_least| {
+            let producer = "acks = all";
+            let found = LogInspection { brokers, partitions: 8, copies, in_sync_least, producer };
+            super::copies("t", &found).status
+        };
+        assert_eq!(found(1, 1, Some(1)), Status::Ok);
+        assert_eq!(found(3, 3, Some(2)), Status::Ok);
+        assert_eq!(found(3, 3, None), Status::Ok);
+        assert_eq!(found(3, 1, Some(1)), Status::Warn);
+        assert_eq!(found(3, 3, Some(1)), Status::Warn);
     }
 
     #[test]

@@ -110,6 +110,32 @@ pub struct Backends {
     pub registry: AnyRegistry,
 }
 
+impl Urls {
+    /// Reads all of them, their settings included, and opens nothing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn check(&self) -> Result<(), OpenError> {
+        open_registry(&self.registry, self.lease_ttl)?;
+        open_log(&self.log, &self.log_settings)?;
+        check_redis(&BUS, &self.bus)?;
+        check_redis(&HOTSET, &self.hotset)?;
+        check_store(&self.store, &self.store_options)
+    }
+
+    /// Can one process use this log and this store?
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn check_together(&self) -> Result<(), OpenError> {
+        if scheme(&self.log) == "embedded" && scheme(&self.store) == "mysql" {
+            let reason = "only on a store in a file: rows of a server appear out of order, use kafka://…";
+            return Err(LOG.error(&self.log, reason));
+        }
+        Ok(())
+    }
+}
+
 impl Backends {
     /// Opens all of them. URLs are checked before anything is opened, so a wrong one leaves
     /// no file behind.
@@ -121,10 +147,7 @@ impl Backends {
         let bus = open_bus(&urls.bus)?;
         let hotset = open_hotset(&urls.hotset)?;
         let log = open_log(&urls.log, &urls.log_settings)?;
-        if log.is_none() && scheme(&urls.store) == "mysql" {
-            let reason = "only on a store in a file: rows of a server appear out of order, use kafka://…";
-            return Err(LOG.error(&urls.log, reason));
-        }
+        urls.check_together()?;
         let store = open_store_with(&urls.store, &urls.store_options, data_dir).await?;
         let producer = log.unwrap_or_else(|| AnyProducer::Embedded(EmbeddedLog::new(store.clone())));
         Ok(Self { store, hotset, producer, bus, registry })
@@ -168,10 +191,7 @@ pub async fn open_store_with(
         let store = MysqlStore::new(url, options).map_err(|reason| STORE.error(url, &reason))?;
         return Ok(AnyStore::Mysql(store));
     }
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.starts_with(':') {
-        return Err(STORE.error(url, "expected sqlite:PATH of a file"));
-    }
+    let path = sqlite_path(url, path)?;
     // An absolute path replaces the folder.
     Ok(AnyStore::Sqlite(SqliteStore::open(data_dir.join(path)).await?))
 }
@@ -361,6 +381,34 @@ fn redis_settings(seam: &Seam, url: &str) -> Result<Option<RedisSettings>, OpenE
     RedisSettings::parse(url).map(Some).map_err(|reason| seam.error(url, &reason))
 }
 
+/// Reads the URL of a seam that Redis may be behind.
+fn check_redis(seam: &Seam, url: &str) -> Result<(), OpenError> {
+    known(seam, url)?;
+    #[cfg(feature = "redis")]
+    redis_settings(seam, url)?;
+    Ok(())
+}
+
+/// Reads the URLs of the store.
+#[cfg_attr(not(feature = "mysql"), allow(unused_variables, reason = "a file has no options"))]
+fn check_store(url: &str, options: &StoreOptions) -> Result<(), OpenError> {
+    let path = known(&STORE, url)?;
+    #[cfg(feature = "mysql")]
+    if scheme(url) == "mysql" {
+        return mysql::check(url, options).map_err(|reason| STORE.error(url, &reason));
+    }
+    sqlite_path(url, path).map(drop)
+}
+
+/// What follows `sqlite:`, if it names a file.
+fn sqlite_path<'a>(url: &str, path: &'a str) -> Result<&'a str, OpenError> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.starts_with(':') {
+        return Err(STORE.error(url, "expected sqlite:PATH of a file"));
+    }
+    Ok(path)
+}
+
 /// `scheme://user:password@host` → `scheme://user:***@host`.
 fn without_password(url: &str) -> String {
     let hidden = || {
@@ -416,6 +464,46 @@ mod tests {
         assert!(refusal(open_log("kafka://h", &settings)).contains("expected kafka://host:port"));
         let few = LogSettings { partitions: 1, ..settings };
         assert!(refusal(open_log("kafka://h:1", &few)).contains("log.partitions"));
+    }
+
+    #[test]
+    fn all_are_read_without_opening_any() {
+        let checked = |change: &dyn Fn(&mut Urls)| {
+            let mut urls = Urls::default();
+            change(&mut urls);
+            urls.check().map_err(|error| error.to_string())
+        };
+        // Outside a runtime, where nothing could be opened.
+        assert_eq!(checked(&|_| {}), Ok(()));
+        let refused = |change: &dyn Fn(&mut Urls), seam: &str| {
+            let text = checked(change).expect_err("refused");
+            assert!(text.contains(seam) && !text.contains("secret"), "{text}");
+        };
+        refused(&|urls| urls.store = "sqlite:".to_owned(), "store.url");
+        refused(&|urls| urls.registry = "static:gateway=a".to_owned(), "registry.url");
+        #[cfg(feature = "redis")]
+        {
+            let right = "redis://me:secret@h:1/2?prefix=a:&timeout_ms=500";
+            let fits = |urls: &mut Urls| (urls.bus, urls.hotset) = (right.to_owned(), right.to_owned());
+            assert_eq!(checked(&fits), Ok(()));
+            for wrong in ["?timeout_ms=9", "?prefix={a}", "?timeout=500", "/x"] {
+                let wrong = format!("redis://me:secret@h:1{wrong}");
+                refused(&|urls| urls.hotset = wrong.clone(), "hotset.url");
+                refused(&|urls| urls.bus = wrong.clone(), "bus.url");
+            }
+        }
+        #[cfg(feature = "mysql")]
+        {
+            let (right, wrong) =
+                ("mysql://me:secret@h/db?init=DO%201", "mysql://me:secret@h/db?start=DO%201");
+            assert_eq!(checked(&|urls| urls.store = right.to_owned()), Ok(()));
+            refused(&|urls| urls.store = wrong.to_owned(), "store.url");
+            let replica = |urls: &mut Urls| {
+                urls.store = right.to_owned();
+                urls.store_options.replica_url = Some(wrong.to_owned());
+            };
+            refused(&replica, "replica_url");
+        }
     }
 
     #[test]

@@ -95,9 +95,15 @@ impl Scenario {
             Self::FanOut | Self::Backlog => {
                 vec![Kind::FloorSend, Kind::FloorUring, Kind::Baseline, Kind::Gateway]
             }
-            Self::Memory | Self::Handshake | Self::Echo => {
-                vec![Kind::FloorSend, Kind::Baseline, Kind::Gateway]
-            }
+            Self::Memory | Self::Echo => vec![Kind::FloorSend, Kind::Baseline, Kind::Gateway],
+            Self::Handshake => vec![
+                Kind::FloorSend,
+                Kind::FloorOneSend,
+                Kind::FloorV1,
+                Kind::Baseline,
+                Kind::Gateway,
+                Kind::GatewayV1,
+            ],
             Self::Narrow => vec![Kind::SendPerRoom, Kind::Gateway],
             Self::Idle => vec![Kind::FloorSend, Kind::Gateway],
             Self::Probe | Self::Stalled => vec![Kind::Undisturbed, Kind::Gateway],
@@ -177,6 +183,14 @@ impl Asked {
         }
     }
 
+    /// Those that do what corecast does for the same clients, beside the plain one.
+    pub(crate) fn further_references(&self) -> Vec<Kind> {
+        match self.scenario {
+            Scenario::Handshake => vec![Kind::FloorOneSend, Kind::FloorV1],
+            _ => Vec::new(),
+        }
+    }
+
     pub(crate) fn rule(&self) -> Rule {
         match self.scenario {
             Scenario::Backlog => Rule::Busier,
@@ -230,7 +244,8 @@ impl Asked {
                     .into()
             }
             Scenario::Handshake => {
-                "5,000 new connections a second: CPU of the connection threads until the hello.".into()
+                "5,000 new connections a second: CPU of the connection threads until the hello; latency from the connect. *floor: send(2)* accepts, answers 101 and writes the hello, a send each. The other floors do what corecast does: *one send* accepts a peer whose request is there (`TCP_DEFER_ACCEPT`) and answers with 101 and hello together; *v1 clients* accepts the same way, answers 101, reads the `resume` that a client with `corecast.v1` sends then, and writes the hello. A ratio to these two is for the same clients: *corecast* and the baseline to the first, *corecast, v1 clients* to the second."
+                    .into()
             }
             Scenario::Idle => format!(
                 "One ping and one pong each in {} s, and nothing else: CPU of the connection threads per connection and ping period.",

@@ -124,10 +124,12 @@ fn draw_curves(area: &Area<'_>, series: &Series, curves: &[(Kind, Latency)]) -> 
 fn color(kind: Kind) -> RGBColor {
     match kind {
         Kind::FloorSend => RGBColor(110, 110, 110),
-        Kind::FloorUring => RGBColor(60, 140, 60),
+        Kind::FloorUring | Kind::FloorOneSend => RGBColor(60, 140, 60),
+        Kind::FloorV1 => RGBColor(40, 150, 150),
         Kind::Baseline => RGBColor(200, 120, 20),
         Kind::SendPerRoom | Kind::Undisturbed => RGBColor(130, 90, 170),
         Kind::Gateway => RGBColor(20, 90, 190),
+        Kind::GatewayV1 => RGBColor(190, 40, 90),
     }
 }
 
@@ -153,6 +155,7 @@ mod tests {
             found: Found { latency, ..Found::default() },
             bytes_per_connection: None,
             frames_per_write: None,
+            sends: None,
             facts: Vec::new(),
             rejected: None,
         }
@@ -168,6 +171,7 @@ mod tests {
             question: String::new(),
             figure: Figure::Cpu,
             reference: Kind::FloorSend,
+            further: Vec::new(),
             failures: Vec::new(),
             rounds: vec![vec![run(Kind::FloorSend, 5, latency), run(Kind::Gateway, 7, Latency::new())]],
         };

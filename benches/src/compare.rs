@@ -136,7 +136,8 @@ fn measure(options: &Gateway, setup: &Setup, scenario: Scenario, members: usize)
     let way = options.way.unwrap_or(asked.way());
     let mut setup = Setup { way, ..setup.clone() };
     asked.prepare(&mut setup);
-    if matches!(scenario, Scenario::Handshake | Scenario::Idle) && subjects.contains(&Kind::Gateway) {
+    let measures_corecast = subjects.iter().any(|kind| matches!(kind, Kind::Gateway | Kind::GatewayV1));
+    if matches!(scenario, Scenario::Handshake | Scenario::Idle) && measures_corecast {
         setup.hello_bytes = hello_bytes(&setup)?;
     }
     let mut series = Series {
@@ -144,6 +145,7 @@ fn measure(options: &Gateway, setup: &Setup, scenario: Scenario, members: usize)
         question: asked.question(way),
         figure: asked.figure(),
         reference: asked.reference(),
+        further: asked.further_references(),
         rounds: Vec::new(),
         failures: Vec::new(),
     };

@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use corecast_benches::baseline::Baseline;
 use corecast_benches::chaos;
-use corecast_benches::figures::{accept, latency};
-use corecast_benches::floor::{Floor, FloorConfig, Mechanism};
+use corecast_benches::figures::{accept, latency, outage};
+use corecast_benches::floor::{Floor, FloorConfig, Greeting, Mechanism};
 use corecast_benches::probe::{Probe, probe};
 use corecast_benches::subject::process::say;
 
@@ -31,11 +31,15 @@ enum Command {
     Latency(latency::Options),
     /// Messages a second that one logic node makes durable.
     Accept(accept::Options),
+    /// One part of a cluster away for a while, under load: what do people notice?
+    Outage(outage::Options),
     /// The floor as a server; the benchmark starts it.
     #[command(hide = true)]
     ServeFloor {
         #[arg(long, value_enum)]
         mechanism: Mechanism,
+        #[arg(long, value_enum, default_value_t)]
+        greeting: Greeting,
         #[arg(long)]
         hello_bytes: usize,
         #[arg(long, default_value_t = 0)]
@@ -61,9 +65,13 @@ fn main() -> Result<()> {
         }
         Command::Latency(options) => judged(latency::run(&options, &machine::place())?),
         Command::Accept(options) => judged(accept::run(&options, &machine::place())?),
-        Command::ServeFloor { mechanism, hello_bytes, ping_ms } => {
+        Command::Outage(options) => {
             machine::raise_nofile();
-            let floor = Floor::bind(FloorConfig { mechanism, hello_bytes, ping_ms })?;
+            judged(outage::run(&options, &machine::place(), &machine::today())?)
+        }
+        Command::ServeFloor { mechanism, greeting, hello_bytes, ping_ms } => {
+            machine::raise_nofile();
+            let floor = Floor::bind(FloorConfig { mechanism, greeting, hello_bytes, ping_ms })?;
             let (http, control) = floor.addrs()?;
             say("http", http);
             say("control", control);

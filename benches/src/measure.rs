@@ -32,6 +32,8 @@ pub struct Run {
     pub bytes_per_connection: Option<f64>,
     /// Frames of a room in one write; known by construction or by the server's counters.
     pub frames_per_write: Option<f64>,
+    /// Sends per operation, where that is told; known the same way.
+    pub sends: Option<f64>,
     /// What else was seen, by name and unit: a table of its own.
     pub facts: Vec<(String, f64)>,
     /// Why it does not count.
@@ -69,6 +71,7 @@ impl Run {
             found,
             bytes_per_connection,
             frames_per_write,
+            sends: None,
             facts: Vec::new(),
             rejected,
         }

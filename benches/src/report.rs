@@ -32,6 +32,8 @@ pub struct Series {
     pub figure: Figure,
     /// What ratios are taken to.
     pub reference: Kind,
+    /// What more ratios are taken to, of those whose clients do the same.
+    pub further: Vec<Kind>,
     /// Rounds; each has a run of every subject that could run.
     pub rounds: Vec<Vec<Run>>,
     /// Runs that ended without a result: what, in which round, and why.
@@ -68,6 +70,9 @@ impl Figure {
         let mut line = format!("{}: {} {}", run.kind.name(), self.heading(), short(Some(self.of(run))));
         if let Some(frames) = run.frames_per_write {
             line += &format!(", {frames:.2} frames a write");
+        }
+        if let Some(sends) = run.sends {
+            line += &format!(", {sends:.2} sends each");
         }
         if let Some(why) = &run.rejected {
             line += &format!(", rejected: {why}");
@@ -124,45 +129,50 @@ impl Series {
         latency
     }
 
-    /// The figure of `kind` over the reference's, round by round, where both count.
-    pub fn ratio(&self, kind: Kind) -> Option<Spread> {
-        self.pairs(kind, |own, reference| Some(self.figure.of(own) / self.figure.of(reference)))
+    /// The figure of `kind` over that of `reference`, round by round, where both count;
+    /// `None` for two that are not compared.
+    pub fn ratio(&self, kind: Kind, reference: Kind) -> Option<Spread> {
+        let compared = if reference == self.reference {
+            kind != reference
+        } else {
+            let referred = kind == self.reference || self.further.contains(&kind);
+            self.further.contains(&reference) && !referred && kind.is_v1() == reference.is_v1()
+        };
+        compared.then(|| {
+            self.pairs(kind, reference, |own, reference| {
+                Some(self.figure.of(own) / self.figure.of(reference))
+            })
+        })?
     }
 
-    /// A number of each round in which `kind` and the reference count.
-    fn pairs(&self, kind: Kind, number: impl Fn(&Run, &Run) -> Option<f64>) -> Option<Spread> {
+    /// A number of each round in which both count.
+    fn pairs(
+        &self,
+        kind: Kind,
+        reference: Kind,
+        number: impl Fn(&Run, &Run) -> Option<f64>,
+    ) -> Option<Spread> {
         let pairs = self.rounds.iter().filter_map(|round| {
             let counts = |wanted| round.iter().find(|run| run.kind == wanted && run.rejected.is_none());
-            number(counts(kind)?, counts(self.reference)?)
+            number(counts(kind)?, counts(reference)?)
         });
         Spread::of(pairs)
+    }
+
+    /// What ratios are taken to, in the order of their columns.
+    fn references(&self) -> impl Iterator<Item = Kind> {
+        std::iter::once(self.reference).chain(self.further.iter().copied())
+    }
+
+    /// Do the runs tell how many sends an operation took?
+    fn tells_sends(&self) -> bool {
+        self.rounds.iter().flatten().any(|run| run.sends.is_some())
     }
 
     /// The table in Markdown.
     pub fn render(&self) -> String {
         let mut out = format!("### {}\n\n{}\n\n", self.title, self.question);
-        let columns = [
-            "subject",
-            "runs",
-            self.figure.heading(),
-            "range",
-            "ratio",
-            "range",
-            "process CPU µs",
-            "per second",
-            "per core s",
-            "frames/write",
-            "p50 ms",
-            "p99",
-            "p99.9",
-            "max",
-            "lost",
-            "dup",
-            "reord",
-            "server %",
-            "client %",
-            "others %",
-        ];
+        let columns = self.columns();
         writeln!(out, "| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len())).expect(INTO_STRING);
         for kind in self.kinds() {
             writeln!(out, "| {} |", self.row(kind).join(" | ")).expect(INTO_STRING);
@@ -183,6 +193,25 @@ impl Series {
         out
     }
 
+    fn columns(&self) -> Vec<String> {
+        let mut columns =
+            vec!["subject".to_owned(), "runs".into(), self.figure.heading().into(), "range".into()];
+        for reference in self.references() {
+            let several = !self.further.is_empty();
+            columns.push(if several { format!("ratio to {}", reference.name()) } else { "ratio".into() });
+            columns.push("range".into());
+        }
+        columns.extend(["process CPU µs", "per second", "per core s", "frames/write"].map(String::from));
+        if self.tells_sends() {
+            columns.push("sends each".into());
+        }
+        let latency = ["p50 ms", "p99", "p99.9", "max"];
+        let wrong = ["lost", "dup", "reord"];
+        let busy = ["server %", "client %", "others %"];
+        columns.extend(latency.into_iter().chain(wrong).chain(busy).map(String::from));
+        columns
+    }
+
     /// What the runs that count have seen besides, in the order in which they tell it. Where
     /// none counts, all tell: a demotion is one in a run that others spoilt, too.
     fn render_facts(&self, out: &mut String) {
@@ -200,7 +229,9 @@ impl Series {
                 let Some(spread) = Spread::of(told.filter_map(|run| run.fact(name))) else { continue };
                 let mark = if counts { "" } else { ", rejected" };
                 let (median, range) = (short(Some(spread.median)), range(Some(spread)));
-                let more = self.pairs(kind, |own, reference| Some(own.fact(name)? - reference.fact(name)?));
+                let more = self.pairs(kind, self.reference, |own, reference| {
+                    Some(own.fact(name)? - reference.fact(name)?)
+                });
                 let more = short(more.filter(|_| kind != self.reference).map(|more| more.median));
                 writeln!(rows, "| {name} | {}{mark} | {median} | {range} | {more} |", kind.name())
                     .expect(INTO_STRING);
@@ -220,7 +251,6 @@ impl Series {
         let spread = |value: &dyn Fn(&Run) -> f64| Spread::of(accepted.iter().map(|run| value(run)));
         let median = |value: &dyn Fn(&Run) -> f64| short(spread(value).map(|spread| spread.median));
         let figure = self.figure_of(kind);
-        let ratio = if kind == self.reference { None } else { self.ratio(kind) };
         let frames = Spread::of(accepted.iter().filter_map(|run| run.frames_per_write));
         let latency = self.latency(kind);
         // Nothing may hide in a rejected run.
@@ -230,17 +260,28 @@ impl Series {
             0 => "–".to_owned(),
             _ => short(Some(latency.quantile_ms(share))),
         };
-        vec![
+        let mut row = vec![
             kind.name().to_owned(),
             format!("{}/{}", accepted.len(), all.len()),
             short(figure.map(|figure| figure.median)),
             range(figure),
-            ratio.map_or("–".to_owned(), |ratio| format!("{:.2}", ratio.median)),
-            ratio.map_or("–".to_owned(), |ratio| format!("{:.2}–{:.2}", ratio.min, ratio.max)),
+        ];
+        for reference in self.references() {
+            let ratio = self.ratio(kind, reference);
+            row.push(ratio.map_or("–".to_owned(), |ratio| format!("{:.2}", ratio.median)));
+            row.push(ratio.map_or("–".to_owned(), |ratio| format!("{:.2}–{:.2}", ratio.min, ratio.max)));
+        }
+        row.extend([
             median(&Run::process_us),
             median(&Run::per_second),
             median(&Run::per_core_second),
             short(frames.map(|frames| frames.median)),
+        ]);
+        if self.tells_sends() {
+            let sends = Spread::of(accepted.iter().filter_map(|run| run.sends));
+            row.push(short(sends.map(|sends| sends.median)));
+        }
+        row.extend([
             quantile(0.5),
             quantile(0.99),
             quantile(0.999),
@@ -251,7 +292,8 @@ impl Series {
             median(&|run| run.cost.share(run.cost.process_ns) * 100.0),
             median(&|run| run.cost.share(run.cost.client_ns) * 100.0),
             median(&|run| run.cost.share(run.cost.others_ns) * 100.0),
-        ]
+        ]);
+        row
     }
 
     fn all(&self, kind: Kind) -> impl Iterator<Item = &Run> {
@@ -290,6 +332,7 @@ mod tests {
             found: Found { tally: Tally { lost: 1, ..Tally::default() }, ..Found::default() },
             bytes_per_connection: None,
             frames_per_write: None,
+            sends: None,
             facts: Vec::new(),
             rejected: rejected.then(|| "too slow".to_owned()),
         }
@@ -298,7 +341,8 @@ mod tests {
     fn series(rounds: Vec<Vec<Run>>) -> Series {
         let (title, question) = ("t".into(), "q".into());
         let failures = vec!["round 1: no answer".into()];
-        Series { title, question, figure: Figure::Cpu, reference: Kind::FloorSend, rounds, failures }
+        let (reference, further) = (Kind::FloorSend, Vec::new());
+        Series { title, question, figure: Figure::Cpu, reference, further, rounds, failures }
     }
 
     #[test]
@@ -309,10 +353,38 @@ mod tests {
             vec![run(floor, 10_000, false), run(gateway, 30_000, false)],
             vec![run(floor, 1_000, true), run(gateway, 9_000, false)],
         ]);
-        assert_eq!(series.ratio(gateway), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
+        assert_eq!(series.ratio(gateway, floor), Some(Spread { median: 2.5, min: 2.0, max: 3.0 }));
         let table = series.render();
         assert!(table.contains("| floor: send(2) | 2/3 |"), "{table}");
         assert!(table.contains("rejected: round 3, floor: send(2), CPU µs 1.00: too slow"), "{table}");
+    }
+
+    #[test]
+    fn further_ratios_are_of_the_same_clients_and_each_row_has_as_many_cells_as_the_heading() {
+        let (floor, one_send, v1) = (Kind::FloorSend, Kind::FloorOneSend, Kind::FloorV1);
+        let kinds = [floor, one_send, v1, Kind::Baseline, Kind::Gateway, Kind::GatewayV1];
+        let costs = [4_000, 2_000, 5_000, 8_000, 6_000, 10_000];
+        let mut round: Vec<Run> =
+            kinds.into_iter().zip(costs).map(|(kind, ns)| run(kind, ns, false)).collect();
+        round[0].sends = Some(2.0);
+        let series = Series { further: vec![one_send, v1], ..series(vec![round]) };
+        let ratio = |kind, reference| series.ratio(kind, reference).map(|ratio| ratio.median);
+        assert_eq!(
+            kinds.map(|kind| ratio(kind, floor)),
+            [None, Some(0.5), Some(1.25), Some(2.0), Some(1.5), Some(2.5)]
+        );
+        assert_eq!(kinds.map(|kind| ratio(kind, one_send)), [None, None, None, Some(4.0), Some(3.0), None]);
+        assert_eq!(kinds.map(|kind| ratio(kind, v1)), [None, None, None, None, None, Some(2.0)]);
+        let table = series.render();
+        let cells: Vec<usize> = table
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .map(|line| line.matches('|').count())
+            .collect();
+        assert_eq!(cells.len(), 2 + kinds.len());
+        assert!(cells.iter().all(|count| *count == cells[0]), "{table}");
+        assert!(table.contains("| ratio to floor: v1 clients | range |"), "{table}");
+        assert!(table.contains("| sends each |"), "{table}");
     }
 
     #[test]

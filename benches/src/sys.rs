@@ -1,5 +1,5 @@
 //! The kernel, as far as the standard library does not reach: epoll, a periodic timer, the
-//! core a thread runs on and its priority there, send(2) and its io_uring batch.
+//! core a thread runs on and its priority there, accept4(2), send(2) and its io_uring batch.
 //!
 //! The only file of the crate with `unsafe`. Every block is one system call on descriptors
 //! and buffers that are borrowed for the call.
@@ -138,6 +138,39 @@ pub fn prefer() -> String {
         Ok(_) => format!("nice {NICE}"),
         Err(_) => "no priority".to_owned(),
     }
+}
+
+/// Takes a peer from a listener, non-blocking, in one system call.
+///
+/// # Errors
+/// `WouldBlock` when nobody waits; no descriptor left.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (nobody, fd) = (std::ptr::null_mut(), listener.as_raw_fd());
+    // SAFETY: no address is asked for; `listener` is open.
+    let fd = check(unsafe { libc::accept4(fd, nobody, std::ptr::null_mut(), flags) })?;
+    // SAFETY: the new descriptor is owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Peers of this listener are to be accepted when their first bytes are there, or after a
+/// second (`TCP_DEFER_ACCEPT`, tcp(7)).
+///
+/// # Errors
+/// Not a TCP socket.
+pub fn defer_accept(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    // SAFETY: the kernel reads `size_of::<c_int>()` bytes of `seconds`; `listener` is open.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    check(result).map(drop)
 }
 
 /// One non-blocking send(2).

@@ -6,7 +6,7 @@ mod system;
 use std::path::Path;
 use std::time::Duration;
 
-use corecast_benches::floor::{Floor, FloorConfig, Mechanism};
+use corecast_benches::floor::{Floor, FloorConfig, Greeting, Mechanism};
 use corecast_benches::load::{Fleet, Knock};
 use corecast_benches::scenarios::churn::Churn;
 use corecast_benches::scenarios::idle::Idle;
@@ -38,7 +38,12 @@ fn every_idle_connection_is_pinged_once_a_period_by_the_gateway() {
 
 #[test]
 fn every_idle_connection_is_pinged_once_a_period_by_the_floor() {
-    let config = FloorConfig { mechanism: Mechanism::Send, hello_bytes: 100, ping_ms: 1_000 };
+    let config = FloorConfig {
+        mechanism: Mechanism::Send,
+        greeting: Greeting::TwoSends,
+        hello_bytes: 100,
+        ping_ms: 1_000,
+    };
     let floor = Floor::bind(config).unwrap();
     let (server, control) = floor.addrs().unwrap();
     let serving = std::thread::spawn(move || floor.run());

@@ -86,6 +86,9 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Milliseconds between tail checks. 50–60,000, default 2,000.
     pub tail_check_ms: u64,
+    /// Rooms with members of which job is told, so that it leaves out the others; with more,
+    /// and with 0, it sends everything. 0–1,000,000, default 262,144.
+    pub interest_rooms: usize,
     /// Milliseconds a hole may wait for its frame before it is read. 10–60,000, default 500.
     pub hole_ms: u64,
     /// Milliseconds a call to logic may take. 100–60,000, default 5,000.
@@ -163,6 +166,7 @@ impl Default for Limits {
             ring_frames: 512,
             ring_bytes: 1 << 20,
             tail_check_ms: 2_000,
+            interest_rooms: 262_144,
             hole_ms: 500,
             logic_deadline_ms: 5_000,
             session_check_ms: 60_000,
@@ -192,6 +196,7 @@ impl Config {
         in_range("ring_frames", l.ring_frames as u64, 16, 65_536)?;
         in_range("ring_bytes", l.ring_bytes as u64, 64 << 10, 1 << 30)?;
         in_range("tail_check_ms", l.tail_check_ms, 50, 60_000)?;
+        in_range("interest_rooms", l.interest_rooms as u64, 0, 1_000_000)?;
         in_range("hole_ms", l.hole_ms, 10, 60_000)?;
         in_range("logic_deadline_ms", l.logic_deadline_ms, 100, 60_000)?;
         in_range("session_check_ms", l.session_check_ms, 1_000, 3_600_000)?;

@@ -1,23 +1,58 @@
 //! Setup: a gateway on real sockets and clients that want much at once.
-//! Claim: a connection is in so many rooms and no more; a newcomer is not sent what was said
-//! since somebody else's hello, only what it has to know.
+//! Claim: a connection resumes, and is in, so many rooms and no more; a newcomer is not sent
+//! what was said since somebody else's hello, only what it has to know.
 //! Why it matters: what one client may ask for, ten thousand will.
 
 mod control_support;
 
 use control_support::{ANN, EPOCH, ROOM, World};
-use corecast_proto::limits::MEMBERSHIPS;
+use corecast_proto::limits::{MEMBERSHIPS, RESUME_ROOMS};
+
+fn resume(rooms: impl Iterator<Item = String>) -> String {
+    let cursors: Vec<String> =
+        rooms.map(|room| format!(r#"{{"roomId":"{room}","epoch":{EPOCH},"seq":0}}"#)).collect();
+    format!(r#"{{"type":"resume","payload":{{"rooms":[{}]}}}}"#, cursors.join(","))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_with_one_room_too_many_is_refused_and_the_connection_is_new() {
+    let world = World::start().await;
+    // As long as the ids that rooms get: as many cursors fit a frame of the usual limit.
+    let name = |number: usize| format!("room-{number:036}");
+    (0..=RESUME_ROOMS).for_each(|number| world.logic.add_public_room(&name(number)));
+    for (count, joined) in [(RESUME_ROOMS - 1, true), (RESUME_ROOMS, true), (RESUME_ROOMS + 1, false)] {
+        let mut browser = world.connect(Some(ANN), true).await;
+        browser.send(&resume((0..count).map(name))).await;
+        let hello = browser.next_frame().await;
+        assert_eq!(hello["type"], "hello", "{count}");
+        let rooms = hello["payload"]["rooms"].as_array().map(Vec::len);
+        assert_eq!(rooms, Some(if joined { count + 1 } else { 1 }), "{count}: and the default room");
+        if !joined {
+            let refused = browser.next_of("error").await;
+            assert_eq!((&refused["code"], &refused["requestType"]), (&"BAD_INPUT".into(), &"resume".into()));
+            let message = refused["message"].as_str().expect("a message");
+            assert!(message.contains("rooms") && message.contains(&RESUME_ROOMS.to_string()), "{message}");
+        }
+        // It goes on, in the rooms it was told of and in no other.
+        let first = name(0);
+        world.logic.publish(&first, 10).await;
+        world.logic.publish(ROOM, 10).await;
+        let mut came = Vec::new();
+        while came.last().is_none_or(|room| room != if joined { &first } else { ROOM }) {
+            came.push(browser.next_of("serverMessages").await["roomId"].as_str().expect("an id").to_owned());
+        }
+        assert_eq!(came.contains(&first), joined, "{count}: {came:?}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_in_as_many_rooms_as_it_could_resume_and_no_more() {
-    let world = World::start_with(|config| config.limits.client_frame_bytes = 1 << 20).await;
-    let name = |number: usize| format!("room-{number}");
+    let world = World::start().await;
+    // As long as the ids that rooms get: as many cursors fit a frame of the usual limit.
+    let name = |number: usize| format!("room-{number:036}");
     (0..=MEMBERSHIPS).for_each(|number| world.logic.add_public_room(&name(number)));
     let mut browser = world.connect(Some(ANN), true).await;
-    let rooms: Vec<String> = (0..MEMBERSHIPS)
-        .map(|number| format!(r#"{{"roomId":"{}","epoch":{EPOCH},"seq":0}}"#, name(number)))
-        .collect();
-    browser.send(&format!(r#"{{"type":"resume","payload":{{"rooms":[{}]}}}}"#, rooms.join(","))).await;
+    browser.send(&resume((0..MEMBERSHIPS).map(name))).await;
     let hello = browser.next_frame().await;
     assert_eq!(hello["payload"]["rooms"].as_array().map(Vec::len), Some(MEMBERSHIPS + 1));
 

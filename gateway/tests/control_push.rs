@@ -51,14 +51,20 @@ async fn stream(world: &World) -> (mpsc::Sender<Batch>, Streaming<FromGateway>) 
 }
 
 async fn answer(answers: &mut Streaming<FromGateway>) -> from_gateway::Message {
-    let answer = within(answers.message()).await.expect("no error").expect("not over");
-    answer.message.expect("a message")
+    loop {
+        let answer = within(answers.message()).await.expect("no error").expect("not over");
+        // What it wants is told at any time.
+        match answer.message.expect("a message") {
+            from_gateway::Message::Interest(_) => {}
+            message => return message,
+        }
+    }
 }
 
 async fn ack(answers: &mut Streaming<FromGateway>) -> u64 {
     match answer(answers).await {
         from_gateway::Message::Ack(ack) => ack.id,
-        from_gateway::Message::Welcome(welcome) => panic!("a second welcome {welcome:?}"),
+        other => panic!("no ack: {other:?}"),
     }
 }
 

@@ -71,6 +71,30 @@ async fn a_send_is_retried_with_its_key_while_logic_is_away_for_a_moment() {
 }
 
 #[tokio::test]
+async fn what_was_sent_behind_an_unavailable_message_is_not_stored_before_its_repeat() {
+    let world = World::start().await;
+    world.logic.add_public_room("other");
+    let mut v1 = world.v1_client().await;
+    *world.logic.fails_on.lock().expect("lock") = Some("one".to_owned());
+    v1.say(ROOM, "one", Some("k1")).await;
+    control_support::eventually("it is on its way", async || world.logic.sends.load(Ordering::SeqCst) > 0)
+        .await;
+    v1.say(ROOM, "two", Some("k2")).await;
+    v1.say("other", "three", Some("k3")).await;
+    for key in ["k1", "k2"] {
+        let error = v1.next_of("error").await;
+        assert_eq!((&error["code"], &error["clientMessageId"]), (&"UNAVAILABLE".into(), &key.into()));
+    }
+    // Another room has nothing to wait for.
+    assert_eq!(v1.next_of("ack").await["messages"][0]["clientMessageId"], "k3");
+    *world.logic.fails_on.lock().expect("lock") = None;
+    for (content, key, seq) in [("one", "k1", 1), ("two", "k2", 2)] {
+        v1.say(ROOM, content, Some(key)).await;
+        assert_eq!(v1.next_of("ack").await["messages"][0]["seq"], seq, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_logic_node_beside_a_live_one_is_not_noticed() {
     let world = World::start_beside_a_dead_node().await;
     let mut v1 = world.v1_client().await;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::core::Time;
 use crate::core::ledger::Ledger;
-use crate::metrics::{Metrics, Snapshot};
+use crate::metrics::{LaneSnapshot, Metrics, Snapshot};
 
 /// What a consumer last said of itself.
 #[derive(Clone, Default)]
@@ -123,7 +123,13 @@ impl Desk {
             let lag = ledger.oldest().map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
             let lanes = ledger
                 .lanes()
-                .map(|(node, lane)| (node.id.clone(), lane.unacked(), lane.skipped()))
+                .map(|(node, lane)| LaneSnapshot {
+                    gateway: node.id.clone(),
+                    unacked: lane.unacked(),
+                    skipped: lane.skipped(),
+                    unwanted: lane.unwanted(),
+                    interest: lane.interest().is_complete().then(|| lane.interest().rooms()),
+                })
                 .collect();
             let reports = self.reports();
             let consumers_up = reports.iter().filter(|report| report.up).count();

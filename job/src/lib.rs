@@ -9,7 +9,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`core`] | decides: plan, window, duty, retry; no I/O, no clock |
+//! | [`core`] | decides: plan, interest, window, duty, retry; no I/O, no clock |
 //! | `consumer` | reads the log, plans, records what is safe |
 //! | `pusher` | one task and one stream per gateway |
 //! | `desk` | the ledger behind its lock, the wakes, the time |
@@ -17,8 +17,8 @@
 //!
 //! **Invariants.**
 //! 1. An offset is done only when every gateway that was in the registry, or had a stream, when
-//!    its record was planned has acked it, came back as another incarnation, or let its duty
-//!    end (`core`).
+//!    its record was planned has acked it, came back as another incarnation, let its duty
+//!    end, or had told on its stream that it has nobody in the room (`core`).
 //! 2. A gateway holds the others for one duty time, once, not once per record (`core::duty`).
 //! 3. On a live stream nothing is sent twice; a lost stream's pushes go again, in order, to
 //!    the same incarnation only.

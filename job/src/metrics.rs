@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     lapsed: IntCounterVec,
     skipped: IntCounterVec,
+    unwanted: IntCounterVec,
+    interest: IntGaugeVec,
     lane: IntGaugeVec,
     up: IntGaugeVec,
     latency: HistogramVec,
@@ -128,6 +130,20 @@ impl Metrics {
                     &gateway,
                 ),
             ),
+            unwanted: shown(
+                &registry,
+                IntCounterVec::new(
+                    opts("unwanted_pushes_total", "pushes left out: the gateway has nobody in their rooms"),
+                    &gateway,
+                ),
+            ),
+            interest: shown(
+                &registry,
+                IntGaugeVec::new(
+                    opts("interest_rooms", "rooms the gateway gets pushes of; -1: of all, it has not told"),
+                    &gateway,
+                ),
+            ),
             lane: shown(
                 &registry,
                 IntGaugeVec::new(opts("lane_pushes", "pushes that wait for the gateway's ack"), &gateway),
@@ -161,11 +177,13 @@ impl Metrics {
     /// The gateway left: names that come and go must not pile up.
     pub(crate) fn forget(&self, gateway: &str) {
         let label = [gateway];
-        for counters in [&self.pushes, &self.acks, &self.retries, &self.lapsed, &self.skipped] {
+        for counters in [&self.pushes, &self.acks, &self.retries, &self.lapsed, &self.skipped, &self.unwanted]
+        {
             let _ = counters.remove_label_values(&label);
         }
-        let _ = self.lane.remove_label_values(&label);
-        let _ = self.up.remove_label_values(&label);
+        for gauges in [&self.lane, &self.up, &self.interest] {
+            let _ = gauges.remove_label_values(&label);
+        }
         let _ = self.latency.remove_label_values(&label);
     }
 
@@ -181,10 +199,14 @@ impl Metrics {
             let records = i64::try_from(*records).unwrap_or(i64::MAX);
             self.behind.with_label_values(&[partition.to_string()]).set(records);
         }
-        for (gateway, unacked, skipped) in &now.lanes {
-            self.lane.with_label_values(&[gateway.as_str()]).set(gauge(*unacked));
-            let counter = self.skipped.with_label_values(&[gateway.as_str()]);
-            counter.inc_by(skipped.saturating_sub(counter.get()));
+        for lane in &now.lanes {
+            let label = [lane.gateway.as_str()];
+            self.lane.with_label_values(&label).set(gauge(lane.unacked));
+            self.interest.with_label_values(&label).set(lane.interest.map_or(-1, gauge));
+            for (counters, count) in [(&self.skipped, lane.skipped), (&self.unwanted, lane.unwanted)] {
+                let counter = counters.with_label_values(&label);
+                counter.inc_by(count.saturating_sub(counter.get()));
+            }
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("memory takes every write");
@@ -199,8 +221,17 @@ pub(crate) struct Snapshot {
     pub(crate) lag_seconds: f64,
     pub(crate) consumers_up: usize,
     pub(crate) behind: Vec<Lag>,
-    /// Gateway, unacked pushes, skipped pushes.
-    pub(crate) lanes: Vec<(String, usize, u64)>,
+    pub(crate) lanes: Vec<LaneSnapshot>,
+}
+
+/// The same of one gateway.
+pub(crate) struct LaneSnapshot {
+    pub(crate) gateway: String,
+    pub(crate) unacked: usize,
+    pub(crate) skipped: u64,
+    pub(crate) unwanted: u64,
+    /// Rooms it told; `None`: it wants everything.
+    pub(crate) interest: Option<usize>,
 }
 
 fn gauge(count: usize) -> i64 {

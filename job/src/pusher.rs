@@ -153,6 +153,11 @@ impl Pusher {
                             return lost;
                         }
                     }
+                    Ok(Some(FromGateway { message: Some(Message::Interest(told)) })) => {
+                        self.desk.ledger().handle_interest(self.lane, told);
+                        // There may be heads to tell.
+                        idle = false;
+                    }
                     // A message this version does not know changes nothing.
                     Ok(Some(_)) => {}
                     Ok(None) => return Lost::Ended,

@@ -44,7 +44,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Rows may appear without a local wake-up, those that were claimed: look at least this often.
 const IDLE: Duration = Duration::from_secs(1);
 /// Between looks at how much waits, for the metrics.
-const SAMPLE: Duration = Duration::from_secs(2);
+const SAMPLE: Duration = Duration::from_secs(1);
 /// From this age on the rows that wait are counted, too, at most this many.
 const SAMPLE_AGE_MS: u64 = 2_000;
 const SAMPLE_ROWS: u32 = 10_000;

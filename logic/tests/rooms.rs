@@ -154,6 +154,33 @@ async fn a_range_of_messages_is_contiguous_and_keeps_to_its_sizes() {
 }
 
 #[tokio::test]
+async fn pages_of_64_kib_keep_to_it_and_meet() {
+    const PAGE_BYTES: usize = 64 << 10;
+    let node = node().await;
+    let user = node.user().await;
+    let largest = "x".repeat(4096);
+    for n in 0..80 {
+        node.send(vec![frame(GENERAL, &user, &[(&largest, format!("c:{n}"))])]).await;
+    }
+    let (mut numbers, mut pages) = (Vec::new(), 0);
+    while numbers.len() < 80 {
+        let reached = numbers.last().copied().unwrap_or(0);
+        let page = range(&node, GENERAL, reached, |request| request.max_bytes = PAGE_BYTES as u32).await;
+        let bytes: usize = page.frames.iter().map(|frame| frame.frame.len()).sum();
+        assert!(bytes <= PAGE_BYTES, "{bytes} bytes after {reached}");
+        assert_eq!(page.last_seq, 80, "what there is beyond the page");
+        assert!(!page.frames.is_empty(), "nothing after {reached}");
+        for frame in &page.frames {
+            let json: Value = serde_json::from_slice(&frame.frame).unwrap();
+            numbers.extend(seqs(&json["payload"]["messages"]));
+        }
+        pages += 1;
+    }
+    assert_eq!(numbers, (1..=80).collect::<Vec<u64>>(), "each once");
+    assert!(pages > 5, "{pages} pages of 330 KiB");
+}
+
+#[tokio::test]
 async fn heads_are_those_of_the_primary_and_unknown_rooms_are_absent() {
     let node = node_with(|config| config.rooms.create_kind = CreateKind::Public).await;
     let user = node.user().await;

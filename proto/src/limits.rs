@@ -29,9 +29,12 @@ pub const OUTBOX_FRAME_BYTES: usize = 64 << 10;
 /// A reply to one connection (history page), bytes.
 pub const REPLY_BYTES: usize = 1 << 20;
 /// Rooms in one `resume` frame.
-pub const RESUME_ROOMS: usize = 1024;
-/// Rooms besides the default ones that one connection may be in: what it could resume.
-pub const MEMBERSHIPS: usize = RESUME_ROOMS;
+pub const RESUME_ROOMS: usize = 680;
+/// Rooms besides the default ones that one connection may join: with as many default rooms
+/// as a system has unless it is told otherwise, 256, it can resume all of them.
+pub const MEMBERSHIPS: usize = RESUME_ROOMS - 256;
+/// Rooms of one `heads` request.
+pub const HEADS_ROOMS: usize = 65_536;
 /// A gap larger than this is not read: the client gets `cut`.
 pub const GAP_MESSAGES: u64 = 10_000;
 /// A connection that is behind in a room for this many milliseconds gets `cut`.
@@ -43,3 +46,5 @@ pub const JSON_INTEGER: u64 = 1 << 53;
 // worst, but a frame that large is cut by the server by bytes, so only one message has to.
 const _: () = assert!(6 * CONTENT_BYTES + 1024 <= REPLY_BYTES);
 const _: () = assert!(CONTENT_BYTES + 1024 <= CLIENT_FRAME_BYTES);
+// A cursor of a room of ours (`room-` and a UUID, an epoch of 13 digits) has 96 bytes at most.
+const _: () = assert!(RESUME_ROOMS * 96 <= CLIENT_FRAME_BYTES);

@@ -16,8 +16,10 @@
 //! | [`crash`] | an ack survives `kill -9`; the start is fast; writes are few |
 //! | [`epoch`] | `store new-epoch` voids what clients hold |
 //! | [`gateways`] | DESIGN §3.6: what job owes a gateway that is slow or away |
+//! | [`interest`] | DESIGN §5: job leaves out what a gateway has no members for, and nobody notices |
 //! | [`leases`] | DESIGN §3.6, §3.11: whatever etcd says or does not say, nothing is lost |
 //! | [`apart`] | every tier as processes of its own, on the real engines |
+//! | [`clocks`] | DESIGN §3.2, §4: two logic nodes whose database clocks differ write one room |
 //! | [`drain`] | SIGTERM loses nothing |
 //! | [`slow_reader`] | DESIGN §3.7: who does not read is set aside, catches up, and delays nobody |
 //! | [`outage`] | a tier that is away degrades, it does not corrupt |
@@ -32,12 +34,14 @@ mod support;
 mod accounts;
 mod apart;
 mod chat;
+mod clocks;
 mod crash;
 mod delivery;
 mod drain;
 mod epoch;
 mod gateways;
 mod history;
+mod interest;
 mod keys;
 mod leases;
 mod logic_http;

@@ -12,7 +12,7 @@ use corecast_proto::ids::RoomId;
 #[cfg(feature = "kafka")]
 use futures::future::Either;
 
-pub use settings::Settings;
+pub use settings::{Inspection, Settings};
 
 /// Where a record lies. Offsets of a partition grow; they may have gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,6 +161,18 @@ impl AnyProducer {
             Self::Embedded(_) => embedded::OWNER,
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => logic_id,
+        }
+    }
+
+    /// Looks at the server; changes nothing. `None`: there is none.
+    ///
+    /// # Errors
+    /// It does not answer within seconds.
+    pub async fn inspect(&self) -> Result<Option<Inspection>, LogError> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.inspect().await.map(Some),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What a log on a server is called and how it is cut; the embedded log has none of it.
+//! What a log on a server is called, how it is cut, and how safe it is there; the embedded log
+//! has none of it.
 
 /// Names and sizes of a Kafka log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,22 @@ pub struct Settings {
     /// Topic of the records that nobody can read. Default: the topic's name and
     /// `.dead-letter`.
     pub dead_letter_topic: Option<String>,
+}
+
+/// What a look at a log on a server found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Brokers that answer.
+    pub brokers: usize,
+    /// Partitions of the topic; 0: there is no such topic yet.
+    pub partitions: usize,
+    /// Copies of the partition that has the fewest.
+    pub copies: usize,
+    /// `min.insync.replicas` of the topic: copies that have a record when its append is
+    /// answered, as far as the broker tells.
+    pub in_sync_least: Option<u32>,
+    /// What the producing side asks for, in words.
+    pub producer: &'static str,
 }
 
 impl Default for Settings {

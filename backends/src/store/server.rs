@@ -14,6 +14,15 @@ pub struct Durability {
 }
 
 impl Durability {
+    /// The settings in force, as the server writes them.
+    pub fn settings(&self) -> String {
+        let Self { flush_log, binlog, sync_binlog } = self;
+        let binlog = if *binlog { "ON" } else { "OFF" };
+        format!(
+            "innodb_flush_log_at_trx_commit = {flush_log}, log_bin = {binlog}, sync_binlog = {sync_binlog}"
+        )
+    }
+
     /// What can be lost in a power failure, and what to set; `None`: nothing.
     pub fn fault(&self) -> Option<String> {
         if self.flush_log != 1 {
@@ -43,6 +52,9 @@ pub struct Inspection {
     pub schema_wanted: u64,
     /// What survives a power failure.
     pub durability: Durability,
+    /// `innodb_doublewrite`, in the server's words; off, a page half written in a power failure
+    /// is only safe on a file system that writes pages whole.
+    pub doublewrite: String,
     /// The isolation level that a session of ours got; must be `READ-COMMITTED`.
     pub isolation: String,
     /// The database's clock minus this machine's, milliseconds, as far as a round trip tells.

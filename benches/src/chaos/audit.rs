@@ -94,11 +94,13 @@ fn compare(run: &str, rooms: &[Stored], messages: &[ledger::Message]) -> Audit {
     let mut audit = Audit::default();
     let mut places: HashMap<u64, Vec<(usize, u64)>> = HashMap::new();
     for (room, stored) in rooms.iter().enumerate() {
-        for (index, (seq, content)) in stored.iter().enumerate() {
-            if index > 0 && *seq != stored[index - 1].0 + 1 {
+        let mut before = 0;
+        for (seq, content) in stored {
+            if *seq != before + 1 {
                 audit.holes += 1;
-                audit.explain(format!("room {room}: {seq} follows {}", stored[index - 1].0));
+                audit.explain(format!("room {room}: {seq} follows {before}"));
             }
+            before = *seq;
             let number = content.strip_prefix(run).and_then(|rest| rest.strip_prefix(' '));
             if let Some(number) = number.and_then(|number| number.parse().ok()) {
                 places.entry(number).or_default().push((room, *seq));

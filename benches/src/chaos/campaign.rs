@@ -223,8 +223,8 @@ impl Stage<'_> {
     }
 }
 
-/// Waits until nobody waits for an ack and everybody holds everything, at most [`END_TIME`].
-async fn all_settled(crowd: &Crowd, ledger: &Ledger) {
+/// Waits until nobody waits for an ack and everybody holds everything, at most a minute.
+pub async fn all_settled(crowd: &Crowd, ledger: &Ledger) {
     let end = Instant::now() + END_TIME;
     while Instant::now() < end {
         let heads = ledger.heads(crowd.rooms.len());

@@ -48,7 +48,7 @@ pub struct Place {
     #[arg(long, value_enum, default_value_t = Which::Cluster)]
     pub system: Which,
     /// The script; its variables (PORT_BASE, DIR, …) are those of the shell, with BROKERS=3
-    /// unless set.
+    /// (of outage 1) unless set.
     #[arg(long, default_value = "scripts/cluster")]
     pub script: PathBuf,
     /// The binary of `corecast up`; without it the `corecast` beside this one.
@@ -184,8 +184,18 @@ impl Place {
     /// # Errors
     /// It does not start.
     pub fn open(&self) -> Result<System> {
+        self.open_with(3, &[])
+    }
+
+    /// As [`open`](Self::open), with so many brokers unless BROKERS is set, and with these keys
+    /// of the configuration, which those of the command line follow.
+    ///
+    /// # Errors
+    /// It does not start, or a cluster runs already and keys are asked for.
+    pub fn open_with(&self, brokers: u8, keys: &[&str]) -> Result<System> {
         // Rooms that anybody may join: a default room would bring every message to everybody.
         let mut sets = vec!["rooms.create_kind=public".to_owned()];
+        sets.extend(keys.iter().map(|key| (*key).to_owned()));
         sets.extend(self.sets.iter().cloned());
         match self.system {
             Which::Embedded => {
@@ -195,7 +205,7 @@ impl Place {
             Which::Cluster => {
                 let mut environment = Vec::new();
                 if std::env::var_os("BROKERS").is_none() {
-                    environment.push(("BROKERS".to_owned(), "3".to_owned()));
+                    environment.push(("BROKERS".to_owned(), brokers.to_string()));
                 }
                 if let Some(corecast) = &self.corecast {
                     environment.push(("CORECAST_BIN".to_owned(), corecast.display().to_string()));
@@ -206,7 +216,7 @@ impl Place {
                     let name = format!("CORECAST__{}", key.to_uppercase().replace('.', "__"));
                     environment.push((name, value.to_owned()));
                 }
-                System::cluster(&self.script, &environment, !self.sets.is_empty())
+                System::cluster(&self.script, &environment, !self.sets.is_empty() || !keys.is_empty())
             }
         }
     }

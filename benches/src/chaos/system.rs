@@ -144,6 +144,50 @@ impl System {
         }
     }
 
+    /// Parts whose name begins so, in order; one process has none.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        match &self.body {
+            Body::Cluster(cluster) => {
+                cluster.names.iter().filter(|name| name.starts_with(prefix)).cloned().collect()
+            }
+            Body::Embedded(_) => Vec::new(),
+        }
+    }
+
+    /// One face of a part.
+    ///
+    /// # Errors
+    /// There is no such part, or it has no such face.
+    pub fn address(&self, name: &str, face: &str) -> Result<SocketAddr> {
+        match &self.body {
+            Body::Cluster(cluster) => Ok(local(cluster.port(name, face)?)),
+            Body::Embedded(_) => bail!("one process has no part {name}: this needs a cluster"),
+        }
+    }
+
+    /// That face of each part whose name begins so; at least one.
+    ///
+    /// # Errors
+    /// There is no such part, or it has no such face.
+    pub fn faces(&self, prefix: &str, face: &str) -> Result<Vec<SocketAddr>> {
+        let names = self.names(prefix);
+        if names.is_empty() {
+            bail!("there is no {prefix}… here: this needs a cluster");
+        }
+        names.iter().map(|name| self.address(name, face)).collect()
+    }
+
+    /// What `corecast doctor` says of the engines, as the logic node sees them.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn doctor(&self) -> Result<String> {
+        match &self.body {
+            Body::Cluster(cluster) => cluster.run(&["doctor", "logic-1"]),
+            Body::Embedded(embedded) => embedded.doctor(),
+        }
+    }
+
     /// Process ids of our own processes.
     pub fn pids(&self) -> Vec<u32> {
         match &self.body {
@@ -307,15 +351,21 @@ impl Cluster {
 }
 
 impl Embedded {
-    fn start(&mut self) -> Result<()> {
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
+    /// Without this shell's configuration.
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CORECAST"))
         {
             command.env_remove(name);
         }
+        command
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
+        let mut command = self.command();
         command.arg("up").arg("--data").arg(self.folder.path().join("data"));
         let faces = [
             ("gateway.http_addr", self.entry),
@@ -334,6 +384,17 @@ impl Embedded {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("{}", self.binary.display()))?);
         Ok(())
+    }
+
+    fn doctor(&self) -> Result<String> {
+        let mut command = self.command();
+        let data_dir = format!("data_dir={}", self.folder.path().join("data").display());
+        command.args(["doctor", "--set", &data_dir]);
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        let output = command.output().with_context(|| format!("{}", self.binary.display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn kill(&mut self) -> Result<()> {

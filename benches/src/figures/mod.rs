@@ -4,9 +4,14 @@
 //! |---|---|
 //! | [`latency`] | how long from a send to the frame at every member, and what does waiting cost? |
 //! | [`accept`] | how many messages a second does one logic node make durable? |
+//! | [`outage`] | what do people notice while one part is away? |
+//!
+//! [`crew`] are the people who talk and listen.
 
 pub mod accept;
+pub mod crew;
 pub mod latency;
+pub mod outage;
 
 use std::fmt::Write;
 

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use anyhow::{Context, Result, bail};
-use tungstenite::handshake::derive_accept_key;
 
+use super::peer::{Greeting, Peer, hello_payload, send_whole};
 use super::pings::Pings;
 use crate::control;
 use crate::sys::{self, Epoll, Interest, SendRing};
-use crate::wire::{self, Header};
+use crate::wire;
 
 /// How a batch reaches the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +26,8 @@ pub enum Mechanism {
 pub struct FloorConfig {
     /// How a batch reaches the connections.
     pub mechanism: Mechanism,
+    /// How a new peer gets its hello.
+    pub greeting: Greeting,
     /// Bytes of the payload of the frame that follows the 101, at least 64; 0: none.
     pub hello_bytes: usize,
     /// Milliseconds between pings; 0: none.
@@ -43,15 +45,9 @@ pub struct Floor {
     driver: Option<Driver>,
     ring: Option<SendRing>,
     pings: Option<Pings>,
+    greeting: Greeting,
     hello: Vec<u8>,
     scratch: Box<[u8]>,
-}
-
-struct Peer {
-    stream: TcpStream,
-    upgraded: bool,
-    /// The beginning of what is not whole yet.
-    carry: Vec<u8>,
 }
 
 /// Who sends the batches.
@@ -69,6 +65,9 @@ impl Floor {
         let epoll = Epoll::new(EVENTS)?;
         let http = listener(&epoll, HTTP)?;
         let control = listener(&epoll, CONTROL)?;
+        if config.greeting.defers() {
+            sys::defer_accept(http.as_fd())?;
+        }
         let ring = match config.mechanism {
             Mechanism::Send => None,
             Mechanism::Uring => Some(SendRing::new(RING_BATCH).context("io_uring is refused")?),
@@ -86,6 +85,7 @@ impl Floor {
             driver: None,
             ring,
             pings: (config.ping_ms > 0).then(|| Pings::new(config.ping_ms)),
+            greeting: config.greeting,
             hello,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         })
@@ -124,16 +124,24 @@ impl Floor {
 
     fn accept(&mut self) -> Result<()> {
         for _ in 0..ACCEPTS {
-            match self.http.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(true)?;
-                    stream.set_nodelay(true)?;
-                    self.epoll.add(stream.as_fd(), Interest::Read, self.peers.len() as u64)?;
-                    self.peers.push(Some(Peer { stream, upgraded: false, carry: Vec::new() }));
-                }
+            match sys::accept(self.http.as_fd()) {
+                Ok(socket) => self.take_peer(socket.into())?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    fn take_peer(&mut self, stream: TcpStream) -> Result<()> {
+        let slot = self.peers.len();
+        self.peers.push(Some(Peer::new(stream)));
+        if self.greeting.defers() {
+            // Its request is there. Watched only then, its socket is empty and no event.
+            self.serve(slot)?;
+        }
+        if let Some(peer) = &self.peers[slot] {
+            self.epoll.add(peer.stream.as_fd(), Interest::Read, slot as u64)?;
         }
         Ok(())
     }
@@ -180,7 +188,7 @@ impl Floor {
             }
             return Ok(());
         }
-        for peer in self.peers.iter().flatten().filter(|peer| peer.upgraded) {
+        for peer in self.peers.iter().flatten().filter(|peer| peer.is_open()) {
             send_whole(&peer.stream, &frames)?;
         }
         Ok(())
@@ -196,22 +204,22 @@ impl Floor {
                 return Ok(());
             }
         };
+        let was_open = peer.is_open();
         if peer.carry.is_empty() {
-            let upgraded = peer.upgraded;
-            let taken = peer.take(&mut self.scratch[..count], &self.hello, &mut self.members)?;
-            if peer.upgraded
-                && !upgraded
-                && let Some(pings) = &mut self.pings
-            {
-                pings.insert(slot);
-            }
+            let taken = peer.take(&mut self.scratch[..count], self.greeting, &self.hello)?;
             peer.carry.extend_from_slice(&self.scratch[taken..count]);
         } else {
             let mut carry = std::mem::take(&mut peer.carry);
             carry.extend_from_slice(&self.scratch[..count]);
-            let taken = peer.take(&mut carry, &self.hello, &mut self.members)?;
+            let taken = peer.take(&mut carry, self.greeting, &self.hello)?;
             carry.drain(..taken);
             peer.carry = carry;
+        }
+        if peer.is_open() && !was_open {
+            self.members.push(peer.stream.as_raw_fd());
+            if let Some(pings) = &mut self.pings {
+                pings.insert(slot);
+            }
         }
         Ok(())
     }
@@ -237,72 +245,11 @@ impl Floor {
     }
 }
 
-impl Peer {
-    /// Upgrades or echoes what is whole; answers how many bytes that was.
-    fn take(&mut self, bytes: &mut [u8], hello: &[u8], members: &mut Vec<RawFd>) -> Result<usize> {
-        if !self.upgraded {
-            let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
-            send_whole(&self.stream, answer_101(&bytes[..end])?.as_bytes())?;
-            if !hello.is_empty() {
-                // A send of its own, as the plainest server does it. Corecast holds its 101
-                // back for the hello and so sends once: part of its ratio is that.
-                send_whole(&self.stream, hello)?;
-            }
-            self.upgraded = true;
-            members.push(self.stream.as_raw_fd());
-            return Ok(end + 4);
-        }
-        let mut taken = 0;
-        while let Some(header) = Header::parse(&bytes[taken..]) {
-            let start = taken + header.length;
-            let Some(payload) = bytes.get_mut(start..start + header.payload) else { break };
-            taken = start + header.payload;
-            if header.opcode > 2 {
-                continue;
-            }
-            let mask = header.mask.unwrap_or_default();
-            payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
-            let mut frame = Vec::with_capacity(payload.len() + 10);
-            wire::push_frame(&mut frame, header.opcode, payload);
-            send_whole(&self.stream, &frame)?;
-        }
-        Ok(taken)
-    }
-}
-
-/// A hello without rooms, filled up to a length.
-pub(crate) fn hello_payload(bytes: usize) -> String {
-    let (head, tail) = (r#"{"type":"hello","payload":{"rooms":[],"filling":""#, r#""}}"#);
-    let filling = "x".repeat(bytes.saturating_sub(head.len() + tail.len()));
-    format!("{head}{filling}{tail}")
-}
-
-/// The 101 to a request head.
-fn answer_101(head: &[u8]) -> Result<String> {
-    let head = std::str::from_utf8(head)?;
-    let key = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
-    });
-    let accept = derive_accept_key(key.context("a request without a key")?.as_bytes());
-    Ok(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    ))
-}
-
-fn send_whole(stream: &TcpStream, bytes: &[u8]) -> Result<()> {
-    match sys::send(stream.as_fd(), bytes) {
-        Ok(count) if count == bytes.len() => Ok(()),
-        // A peer that left will be read as such.
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(()),
-        _ => bail!("a socket is full"),
-    }
-}
-
 fn listener(epoll: &Epoll, token: u64) -> Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    // Whoever is accepted has it too.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = TcpListener::from(socket);
@@ -322,14 +269,3 @@ const BACKLOG: i32 = 8_192;
 const SCRATCH_BYTES: usize = 64 << 10;
 /// Sends of one system call: more than this gains nothing and keeps others waiting.
 const RING_BATCH: usize = 128;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hello_has_the_asked_length() {
-        assert_eq!(hello_payload(300).len(), 300);
-        assert!(hello_payload(300).starts_with(r#"{"type":"hello""#));
-    }
-}

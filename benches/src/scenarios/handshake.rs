@@ -2,7 +2,15 @@
 //!
 //! Connections come at a fixed pace; inside the meter is everything from the first connect
 //! to the last hello, no leaving. Latency counts from the moment the schedule gave to the
-//! connect. The floor accepts, answers 101 and writes one frame as long as corecast's hello.
+//! connect.
+//!
+//! | floor | what it does |
+//! |---|---|
+//! | two sends | accepts, answers 101, writes one frame as long as corecast's hello |
+//! | one send | accepts who has sent a request, answers with both: what corecast does for clients without `corecast.v1` |
+//! | v1 clients | accepts the same way, answers 101, reads the client's `resume`, writes the hello |
+//!
+//! A client that offers `corecast.v1` sends its `resume` as soon as it has read the 101.
 
 use std::time::Duration;
 
@@ -10,8 +18,8 @@ use anyhow::Result;
 
 use super::{all_there, judged, opening_time};
 use crate::load::Fleet;
-use crate::measure::{Meter, Rule, Run};
-use crate::subject::Server;
+use crate::measure::{Cost, Meter, Rule, Run};
+use crate::subject::{Kind, Server};
 
 /// The workload.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +48,21 @@ impl Handshake {
         let mut found = fleet.judge(Some(0))?;
         found.latency = found.opening.clone();
         let mut run = Run::new(server, self.connections as u64, cost, found);
+        run.sends = sends(server.kind, cost, self.connections);
         run.rejected = cost.reject(Rule::Full);
         Ok(judged(run))
+    }
+}
+
+/// Sends of the server per connection: the floors know theirs, corecast counts.
+fn sends(kind: Kind, cost: Cost, connections: usize) -> Option<f64> {
+    match kind {
+        Kind::FloorOneSend => Some(1.0),
+        Kind::FloorSend | Kind::FloorUring | Kind::FloorV1 => Some(2.0),
+        Kind::Baseline => None,
+        Kind::SendPerRoom | Kind::Undisturbed | Kind::Gateway | Kind::GatewayV1 => {
+            Some(cost.writes / connections.max(1) as f64)
+        }
     }
 }
 

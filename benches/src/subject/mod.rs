@@ -31,6 +31,10 @@ pub enum Kind {
     /// The same in io_uring batches.
     #[value(name = "uring")]
     FloorUring,
+    /// A send(2) loop that accepts whoever has sent a request, and answers with one send.
+    FloorOneSend,
+    /// The same for clients with `corecast.v1`, who get their hello behind their `resume`.
+    FloorV1,
     /// tokio and tokio-tungstenite.
     Baseline,
     /// Corecast with a send for each room and member.
@@ -41,6 +45,9 @@ pub enum Kind {
     /// Corecast.
     #[value(name = "corecast")]
     Gateway,
+    /// Corecast, whose clients offer `corecast.v1`.
+    #[value(name = "corecast-v1")]
+    GatewayV1,
 }
 
 /// By which public way messages enter corecast.
@@ -105,11 +112,19 @@ impl Kind {
         match self {
             Self::FloorSend => "floor: send(2)",
             Self::FloorUring => "floor: io_uring",
+            Self::FloorOneSend => "floor: one send",
+            Self::FloorV1 => "floor: v1 clients",
             Self::Baseline => "tokio + tungstenite",
             Self::SendPerRoom => "corecast, a send per room and member",
             Self::Undisturbed => "corecast, undisturbed",
             Self::Gateway => "corecast",
+            Self::GatewayV1 => "corecast, v1 clients",
         }
+    }
+
+    /// Its clients offer `corecast.v1`, whatever the question.
+    pub fn is_v1(self) -> bool {
+        matches!(self, Self::FloorV1 | Self::GatewayV1)
     }
 }
 
@@ -122,9 +137,15 @@ impl Setup {
         match kind {
             Kind::FloorSend => self.own(kind, &["serve-floor", "--mechanism", "send"]),
             Kind::FloorUring => self.own(kind, &["serve-floor", "--mechanism", "uring"]),
+            Kind::FloorOneSend => {
+                self.own(kind, &["serve-floor", "--mechanism", "send", "--greeting", "one-send"])
+            }
+            Kind::FloorV1 => {
+                self.own(kind, &["serve-floor", "--mechanism", "send", "--greeting", "after-resume"])
+            }
             Kind::Baseline => self.own(kind, &["serve-baseline"]),
             Kind::SendPerRoom => self.gateway(kind, &["debug.send_per_room=true"]),
-            Kind::Undisturbed | Kind::Gateway => self.gateway(kind, &[]),
+            Kind::Undisturbed | Kind::Gateway | Kind::GatewayV1 => self.gateway(kind, &[]),
         }
     }
 
@@ -138,6 +159,7 @@ impl Setup {
         let process = Process::start(command, &[("bench", "http"), ("bench", "control")], self)?;
         let knock = Knock {
             path: "/api/ws".into(),
+            v1: kind.is_v1(),
             hello: self.hello_bytes > 0,
             ..Knock::to(process.addr("bench", "http")?)
         };
@@ -186,6 +208,7 @@ impl Setup {
         };
         let mut server = Server::of_corecast(process.pid(), at, self.way, self.echo, Some(process))?;
         (server.kind, server.cores) = (kind, self.cores());
+        server.knock.v1 = kind.is_v1();
         Ok(server)
     }
 

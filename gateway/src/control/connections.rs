@@ -130,6 +130,12 @@ impl Connections {
         Some(std::mem::take(&mut work.queue))
     }
 
+    /// What arrived for a worker since it last took something; it stays the worker.
+    pub(super) fn take_more(&self, conn: ConnId) -> VecDeque<Bytes> {
+        let mut shard = self.shard(conn);
+        shard.working.get_mut(&key(conn)).map(|work| std::mem::take(&mut work.queue)).unwrap_or_default()
+    }
+
     /// The connection did not open: its worker ends without looking at what waits. Answers
     /// who was on it, if that was known.
     pub(super) fn abandon(&self, conn: ConnId) -> Option<Arc<Session>> {

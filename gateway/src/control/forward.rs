@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::hub::JoinReply;
 use super::metrics::Forwards;
-use super::requests::{Post, Refused, Worker, generated_key};
+use super::requests::{HeldUp, Post, Refused, Worker, generated_key};
 use crate::core::Wire;
 
 /// Time between two log lines that sum up forwards.
@@ -28,13 +28,17 @@ pub(super) struct ForwardLog {
 }
 
 impl Worker {
-    /// Forwards frames and answers with what the client gets for them, in order.
-    pub(super) async fn forward(&self, posts: Vec<Post>) -> Vec<Wire> {
+    /// Forwards frames and answers with what the client gets for them, in order. Those of
+    /// rooms that are held up are refused with the same words, and rooms become held up.
+    pub(super) async fn forward(&self, posts: Vec<Post>, held_up: &mut HeldUp) -> Vec<Wire> {
         let started = Instant::now();
         let mut membership: HashMap<&str, Option<Refused>> = HashMap::new();
         for post in &posts {
             if !membership.contains_key(post.room_id.as_str()) {
-                let refused = self.join(&post.room_id, None, JoinReply::Silent).await.err();
+                let refused = match held_up.get(&post.room_id) {
+                    Some(refused) => Some(refused.clone()),
+                    None => self.join(&post.room_id, None, JoinReply::Silent).await.err(),
+                };
                 membership.insert(&post.room_id, refused);
             }
         }
@@ -44,13 +48,17 @@ impl Worker {
         let mut answers = Vec::new();
         for post in &posts {
             let result = match &membership[post.room_id.as_str()] {
-                Some(refused) => Err(refused),
-                None => Ok(results.next().expect("one result for each admitted frame")),
+                Some(refused) => Err(refused.clone()),
+                None => results.next().expect("one result for each admitted frame"),
             };
             match result {
-                Ok(Ok(stored)) => answers.extend(self.ack(post, &stored)),
-                Ok(Err(refused)) => self.refuse_post(post, &refused, &mut answers).await,
-                Err(refused) => self.refuse_post(post, refused, &mut answers).await,
+                Ok(stored) => answers.extend(self.ack(post, &stored)),
+                Err(refused) => {
+                    self.refuse_post(post, &refused, &mut answers).await;
+                    if refused.is_for_now() && !held_up.contains_key(&post.room_id) {
+                        held_up.insert(post.room_id.clone(), refused);
+                    }
+                }
             }
         }
         self.shared.metrics.forward_seconds.observe(started.elapsed().as_secs_f64());

@@ -40,10 +40,14 @@ pub struct Metrics {
     pub comet_calls: IntCounterVec,
     /// Batches of job streams that were acked.
     pub push_batches: IntCounter,
-    /// Pushes in them, by kind: numbered, unnumbered, repeated, unusable.
+    /// Pushes in them, by kind: numbered, unnumbered, repeated, head, nobody, unusable.
     pub pushes: IntCounterVec,
     /// Job streams that are open.
     pub push_streams: IntGauge,
+    /// Rooms of which job is told that it has to send them.
+    pub interest_rooms: IntGauge,
+    /// Times a job stream was told to send everything, and the rooms from the beginning.
+    pub interest_restarts: IntCounter,
     /// Frames of the fast path.
     pub bus_frames: IntCounter,
     /// Interruptions of the fast path.
@@ -86,6 +90,8 @@ impl Metrics {
             push_batches: add(r, counter("push_batches_total", "Acked batches of job streams")),
             pushes: add(r, counters("pushes_total", "Pushes of job streams", &["kind"])),
             push_streams: add(r, gauge("push_streams", "Open job streams")),
+            interest_rooms: add(r, gauge("interest_rooms", "Rooms job is asked to send")),
+            interest_restarts: add(r, counter("interest_restarts_total", "Interest told from the beginning")),
             bus_frames: add(r, counter("bus_frames_total", "Frames of the fast path")),
             bus_interruptions: add(r, counter("bus_interruptions_total", "Gaps of the fast path")),
             sessions_revoked: add(r, counter("sessions_revoked_total", "Sessions closed by the check")),

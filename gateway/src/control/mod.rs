@@ -135,6 +135,7 @@ impl Gateway {
         if config.limits.connections == 0 {
             config.limits.connections = nofile::connections_max(nofile);
         }
+        nofile::widen_table(nofile, config.limits.connections);
         let (grpc, grpc_addr) = listen(config.grpc_addr).await?;
         let (metrics, metrics_addr) = listen(config.metrics_addr).await?;
         let advertise_grpc = config.advertise_grpc.as_deref();

@@ -65,6 +65,7 @@ pub(super) async fn serve(
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> impl IntoResponse {
+    ops.metrics.interest_rooms.set(i64::try_from(ops.hub.interest().rooms()).unwrap_or(i64::MAX));
     let mut text = ops.metrics.render();
     text.extend_from_slice(render(&ops.shards).as_bytes());
     text.extend_from_slice(render_lines(ops.hub.counters()).as_bytes());

@@ -8,12 +8,17 @@
 //! An ack transfers responsibility (DESIGN invariant 6): it follows only once the hub has
 //! recorded each numbered frame and every mailbox has taken each unnumbered one. A full
 //! mailbox therefore stops the stream, and job's own window stops job.
+//!
+//! Beside the acks it tells which rooms are wanted here ([`Interest`]): from the moment the
+//! lines are open, first all, then what changes. Until then job sends everything.
+//!
+//! [`Interest`]: crate::core::interest::Interest
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use corecast_proto::ids::{GLOBAL, RoomId};
+use corecast_proto::ids::{GLOBAL, Position, RoomId};
 use corecast_proto::push::gateway_server::Gateway;
 use corecast_proto::push::push::Target as PushTarget;
 use corecast_proto::push::{Ack, Batch, FromGateway, Push, Welcome, from_gateway};
@@ -28,6 +33,7 @@ use super::comet::{per_shard, users_of};
 use super::dedupe::Seen;
 use super::hub::{HubGone, NumberedFrame};
 use super::shared::Shared;
+use crate::core::interest::Teller;
 use crate::core::{Command, Target, Wire};
 
 /// Batches of a stream that are not acked yet; beyond them the stream is not read.
@@ -102,6 +108,7 @@ impl Session {
         tokio::select! {
             end = self.read(batches, taken) => end,
             end = self.acknowledge(queue) => end,
+            end = self.tell_interest() => end,
             () = self.out.closed() => "job is gone",
         }
     }
@@ -118,7 +125,7 @@ impl Session {
                 }
                 Err(_) => return "stream broke",
             };
-            let numbered = self.deliver_unnumbered(pushes).await;
+            let numbered = self.deliver_others(pushes).await;
             let hub = self.shared.hub.clone();
             let take_over: Taken = Box::pin(async move {
                 if !numbered.is_empty() {
@@ -160,9 +167,34 @@ impl Session {
         }
     }
 
+    /// Tells job which rooms are wanted here, as long as the stream lives. A stream that
+    /// takes its messages slowly is told everything anew, never more than the changes kept.
+    async fn tell_interest(&self) -> &'static str {
+        let hub = &self.shared.hub;
+        if hub.ready().wait_for(|ready| *ready).await.is_err() {
+            return "hub ended";
+        }
+        let mut changes = hub.interest().changes();
+        let mut teller = Teller::default();
+        loop {
+            changes.mark_unchanged();
+            while let Some(interest) = hub.interest().poll_tell(&mut teller) {
+                self.shared.metrics.interest_restarts.inc_by(u64::from(interest.restart));
+                let told = FromGateway { message: Some(from_gateway::Message::Interest(interest)) };
+                if self.out.send(Ok(told)).await.is_err() {
+                    return "job is gone";
+                }
+            }
+            if changes.changed().await.is_err() {
+                return "hub ended";
+            }
+        }
+    }
+
     /// Delivers what has no number, in order, and answers what has one.
-    async fn deliver_unnumbered(&self, pushes: Vec<Push>) -> Vec<NumberedFrame> {
+    async fn deliver_others(&self, pushes: Vec<Push>) -> Vec<NumberedFrame> {
         let mut numbered = Vec::with_capacity(pushes.len());
+        let mut heads = Vec::new();
         for push in pushes {
             match kind_of(push, self.shared.cores.count()) {
                 Kind::Numbered(frame) => {
@@ -172,6 +204,10 @@ impl Session {
                 Kind::Unnumbered { partition, offset, target, wire } => {
                     self.deliver(partition, offset, target, wire).await;
                 }
+                Kind::Head(room_id, at) => {
+                    self.count("head");
+                    heads.push((room_id, at));
+                }
                 Kind::Nobody => self.count("nobody"),
                 Kind::Unusable(reason) => {
                     // Nothing a repeat would change: it is acked and shown.
@@ -179,6 +215,9 @@ impl Session {
                     warn!(reason, "push not usable");
                 }
             }
+        }
+        if !heads.is_empty() {
+            self.shared.hub.told_heads(heads).await;
         }
         numbered
     }
@@ -218,7 +257,14 @@ impl SeenRecords {
 #[derive(Debug)]
 enum Kind {
     Numbered(NumberedFrame),
-    Unnumbered { partition: i32, offset: i64, target: Target, wire: Wire },
+    Unnumbered {
+        partition: i32,
+        offset: i64,
+        target: Target,
+        wire: Wire,
+    },
+    /// How long a room is that job left pushes of out.
+    Head(RoomId, Position),
     Nobody,
     Unusable(&'static str),
 }
@@ -238,6 +284,11 @@ fn kind_of(push: Push, shards: usize) -> Kind {
         Some(PushTarget::User(user)) if user.user_ids.is_empty() => return Kind::Nobody,
         Some(PushTarget::User(user)) => Target::Users(users_of(user.user_ids)),
         Some(PushTarget::All(all)) => Target::All { per_second: per_shard(all.per_second, shards) },
+        Some(PushTarget::Head(head)) if head.room_id.is_empty() => return Kind::Nobody,
+        Some(PushTarget::Head(head)) => {
+            let at = Position { epoch: push.epoch, seq: push.first_seq };
+            return Kind::Head(RoomId::from(head.room_id), at);
+        }
         None => return Kind::Unusable("no target"),
     };
     if !numbered {
@@ -265,7 +316,7 @@ fn kind_of(push: Push, shards: usize) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use corecast_proto::push::{AllPush, RoomPush, UserPush};
+    use corecast_proto::push::{AllPush, HeadPush, RoomPush, UserPush};
 
     fn push(target: PushTarget, first_seq: u64, count: u32) -> Push {
         Push { target: Some(target), first_seq, count, ..Push::default() }
@@ -288,6 +339,11 @@ mod tests {
             panic!("a broadcast without numbers");
         };
         assert_eq!(per_second, 5);
+        let head = |id: &str| PushTarget::Head(HeadPush { room_id: id.to_owned() });
+        assert!(
+            matches!(kind_of(push(head("r"), 7, 0), 1), Kind::Head(id, at) if id == "r".into() && at.seq == 7)
+        );
+        assert!(matches!(kind_of(push(head(""), 7, 0), 1), Kind::Nobody));
     }
 
     #[test]

@@ -8,7 +8,11 @@
 //! | `join`, `leave`, `resume` | `corecast.v1` only |
 //!
 //! Every text is settled by exactly one [`Command::Reply`], whatever became of it.
+//!
+//! A message that is unavailable takes those of its room with it that its sender sent before
+//! it could hear of it: stored now, they would come before the repeat.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,11 +46,15 @@ pub(super) struct Post {
 }
 
 /// Why a request has no answer but an error frame.
+#[derive(Clone)]
 pub(super) struct Refused {
     pub(super) code: String,
     pub(super) message: String,
     pub(super) retry_after_ms: u32,
 }
+
+/// Rooms in which a message was unavailable, and with which words.
+pub(super) type HeldUp = HashMap<String, Refused>;
 
 /// A run of frames that are answered together.
 enum Group {
@@ -62,17 +70,23 @@ impl Worker {
     /// Ends when nothing waits; the next text starts another worker.
     pub(super) async fn run(self) {
         while let Some(texts) = self.shared.connections.take(self.conn) {
-            for group in grouped(texts) {
-                self.answer(group).await;
+            let mut waiting = VecDeque::from(grouped(texts));
+            let mut held_up = HeldUp::new();
+            while let Some(group) = waiting.pop_front() {
+                let known = held_up.len();
+                self.answer(group, &mut held_up).await;
+                if held_up.len() > known {
+                    waiting.extend(grouped(self.shared.connections.take_more(self.conn)));
+                }
             }
         }
     }
 
-    async fn answer(&self, group: Group) {
+    async fn answer(&self, group: Group, held_up: &mut HeldUp) {
         let (frames, settled) = match group {
             Group::Posts(posts) => {
                 let settled = u32::try_from(posts.len()).expect("unsettled texts are bounded");
-                (self.forward(posts).await, settled)
+                (self.forward(posts, held_up).await, settled)
             }
             Group::One(Ok(frame)) => (self.answer_one(frame).await.into_iter().collect(), 1),
             Group::One(Err(error)) => (self.refuse_frame(&error).await, 1),
@@ -112,7 +126,8 @@ impl Worker {
             }
             ClientFrame::ClientMessages { room_id, messages } => {
                 // Grouping leaves none here; one that came would be forwarded all the same.
-                Ok(self.forward(vec![Post { room_id, messages }]).await.into_iter().next())
+                let posts = vec![Post { room_id, messages }];
+                Ok(self.forward(posts, &mut HeldUp::new()).await.into_iter().next())
             }
         }
     }
@@ -239,6 +254,11 @@ impl Refused {
 
     fn unknown_room() -> Self {
         Self::new(Code::UnknownRoom, "no such room")
+    }
+
+    /// The same may be sent again.
+    pub(super) fn is_for_now(&self) -> bool {
+        self.code == Code::Unavailable.as_str()
     }
 
     /// Caused by what the client sent, not by a part of ours that is away.

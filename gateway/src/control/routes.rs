@@ -1,5 +1,6 @@
-//! Tells logic which users are connected here (user → gateway), so that job knows where a
-//! push to a user goes.
+//! Tells logic which users are connected here (user → gateway): who is present, and where.
+//! A push to a user goes to every gateway all the same: a route that is late or lost must not
+//! lose it.
 //!
 //! Best effort: changes of a user that wait are folded into the last one, travel in batches,
 //! and are told again when logic was away; all routes are told again with each check of the

@@ -61,6 +61,7 @@ pub(super) fn render_lines(counters: lines::Counters) -> String {
         ("lines_alarms_total", counters.alarms),
         ("lines_behind_total", counters.behind),
         ("lines_tails_behind_total", counters.tails_behind),
+        ("lines_tails_failed_total", counters.tails_failed),
     ] {
         family(&mut out, name, "counter");
         writeln!(out, "corecast_gateway_{name} {value}").expect("a String takes every byte");

@@ -7,6 +7,7 @@
 //! | [`wire`] | both | a WebSocket frame, encoded once and shared |
 //! | [`sequencer`] | control | one room's line: deliver, hold, drop, ask for what is missing |
 //! | [`lines`] | control | all lines, members per core, joins, tail checks |
+//! | [`interest`] | control | which rooms job has to send pushes of |
 //! | [`ws`] | shard | RFC 6455 from bytes to messages |
 //! | [`handshake`] | shard | the first HTTP request: upgrade, plain HTTP, or refuse |
 //! | [`connections`] | shard | all connections of a shard: what happens to them, what they send |
@@ -23,6 +24,7 @@ pub mod counters;
 pub mod feeds;
 pub mod handshake;
 mod held;
+pub mod interest;
 pub mod lines;
 pub mod outbox;
 pub mod sequencer;

@@ -22,12 +22,14 @@ pub struct FakeLogic {
     state: Mutex<State>,
     /// Sends and registrations fail as long as this is set.
     pub down: AtomicBool,
+    /// Sends with a message of this content fail as long as there is one.
+    pub fails_on: Mutex<Option<String>>,
     /// Calls of `Send`.
     pub sends: AtomicUsize,
     /// Calls of `Register`.
     pub registers: AtomicUsize,
-    /// Calls of `Range`.
-    pub ranges: AtomicUsize,
+    /// Calls of `Range`: the bytes each asked for at most, 0 where it left that to logic.
+    pub ranges: Mutex<Vec<u32>>,
     /// User → incarnation, as the gateway told.
     pub routes: Mutex<HashMap<String, u64>>,
 }
@@ -55,9 +57,10 @@ impl FakeLogic {
             bus,
             state,
             down: AtomicBool::new(false),
+            fails_on: Mutex::default(),
             sends: AtomicUsize::new(0),
             registers: AtomicUsize::new(0),
-            ranges: AtomicUsize::new(0),
+            ranges: Mutex::default(),
             routes: Mutex::default(),
         }
     }
@@ -103,6 +106,13 @@ impl FakeLogic {
     pub fn has_key(&self, room_id: &str, key: &str) -> bool {
         let key = format!("user-ann/c:{key}");
         self.state.lock().expect("lock").rooms[room_id].keys.contains_key(&key)
+    }
+
+    fn fails(&self, request: &pb::SendRequest) -> bool {
+        let fails_on = self.fails_on.lock().expect("lock");
+        let contents =
+            request.frames.iter().flat_map(|frame| &frame.messages).map(|message| &message.content);
+        fails_on.as_ref().is_some_and(|fails_on| contents.into_iter().any(|content| content == fails_on))
     }
 
     fn store(
@@ -265,7 +275,7 @@ impl Logic for FakeLogic {
 
     async fn send(&self, request: Request<pb::SendRequest>) -> Answer<pb::SendReply> {
         self.sends.fetch_add(1, Ordering::SeqCst);
-        if self.down.load(Ordering::SeqCst) {
+        if self.down.load(Ordering::SeqCst) || self.fails(request.get_ref()) {
             return Err(Status::unavailable("the database is away"));
         }
         let mut results = Vec::new();
@@ -344,15 +354,22 @@ impl Logic for FakeLogic {
     }
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Answer<pb::RangeReply> {
-        self.ranges.fetch_add(1, Ordering::SeqCst);
         let request = request.into_inner();
+        self.ranges.lock().expect("lock").push(request.max_bytes);
         let state = self.state.lock().expect("lock");
         let (last_seq, frames) = match state.rooms.get(&request.room_id) {
             Some(room) => (room.seq, room.frames.as_slice()),
             None if request.room_id == "global" => (state.global, &[][..]),
             None => return Ok(Response::new(pb::RangeReply::default())),
         };
-        let missing = frames.iter().filter(|frame| frame.first_seq > request.after_seq).cloned().collect();
-        Ok(Response::new(pb::RangeReply { found: true, epoch: EPOCH, last_seq, frames: missing }))
+        let missing = frames.iter().filter(|frame| frame.first_seq > request.after_seq);
+        let mut bytes = 0;
+        let fitting = missing.take_while(|frame| {
+            let first = bytes == 0;
+            bytes += frame.frame.len();
+            first || request.max_bytes == 0 || bytes <= request.max_bytes as usize
+        });
+        let frames = fitting.cloned().collect();
+        Ok(Response::new(pb::RangeReply { found: true, epoch: EPOCH, last_seq, frames }))
     }
 }

@@ -1,6 +1,6 @@
 //! Everything around the lines: time, chance, and answers that take a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use corecast_gateway::core::lines::Lines;
@@ -15,6 +15,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::cores::{Conn, CoreModel, Said};
+use super::job::Job;
 use super::logic::Logic;
 
 // A read on its way: logic answers at once or later, from the state it then has.
@@ -32,12 +33,14 @@ pub(crate) struct World {
     logic: Logic,
     cores: Vec<CoreModel>,
     paths: Vec<(u64, Arrival)>,
+    job: Job,
     reads: Vec<Read>,
     tickets: BTreeMap<u64, Vec<(RoomId, u64, u64)>>,
     next_ticket: u64,
     next_conn: u32,
     next_placement: u64,
-    placing: BTreeSet<u64>,
+    // With their rooms.
+    placing: BTreeMap<u64, Vec<RoomId>>,
     logic_away: bool,
     calm: bool,
 }
@@ -63,6 +66,7 @@ impl World {
         let cores = (0..2).map(|_| CoreModel::new(rng.random_range(1..12))).collect();
         Self {
             lines: Lines::new(2, limits, 0),
+            job: Job::new(&mut rng),
             rng,
             now_ms: 0,
             logic: Logic::new(),
@@ -73,7 +77,7 @@ impl World {
             next_ticket: 1,
             next_conn: 0,
             next_placement: 1,
-            placing: BTreeSet::new(),
+            placing: BTreeMap::new(),
             logic_away: false,
             calm: false,
         }
@@ -93,7 +97,10 @@ impl World {
             60..70 => self.drain(),
             70..71 => self.logic.new_epoch(),
             71..73 => self.logic_away = !self.logic_away,
-            73..75 => self.lines.handle_interrupted(self.now_ms),
+            73..75 => {
+                self.job.lose_stream();
+                self.lines.handle_interrupted(self.now_ms);
+            }
             _ => {}
         }
         self.go_on();
@@ -131,7 +138,17 @@ impl World {
         assert_eq!(self.lines.counters().alarms, 0);
     }
 
+    /// Frames that job did not send.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.job.left_out
+    }
+
     fn go_on(&mut self) {
+        let heads = self.job.go_on(self.lines.is_ready(), self.now_ms, &mut self.rng);
+        if !heads.is_empty() {
+            self.lines.handle_told_heads(heads, self.now_ms);
+            self.carry_out();
+        }
         self.arrive();
         self.answer();
         for core in 0..self.cores.len() {
@@ -151,6 +168,9 @@ impl World {
             self.lines.handle_timeout(self.now_ms);
         }
         self.carry_out();
+        for room_id in self.lines.rooms_with_members().chain(self.lines.default_rooms()) {
+            assert!(self.job.interest.contains(room_id), "{room_id} has members and is not wanted");
+        }
     }
 
     fn commit(&mut self) {
@@ -167,10 +187,12 @@ impl World {
         self.send(arrival);
     }
 
-    // Two paths: each may lose it, bring it late, or twice.
+    // The log brings what is wanted, though late; the fast path may lose it, or bring it twice.
     fn send(&mut self, arrival: Arrival) {
-        for _ in 0..3 {
-            if self.rng.random_bool(0.5) {
+        let by_log = self.job.sends(&arrival) && self.rng.random_bool(0.9);
+        for copy in 0..3 {
+            let comes = if copy == 0 { by_log } else { self.rng.random_bool(0.4) };
+            if comes {
                 let late = if self.rng.random_bool(0.7) { 0 } else { self.rng.random_range(0..300) };
                 self.paths.push((self.now_ms + late, arrival.clone()));
             }
@@ -226,7 +248,14 @@ impl World {
                 self.lines.handle_range(&room_id, why, ask, answer, now_ms);
             }
             Read::Heads(rooms, why) => {
-                let heads = (!away).then(|| rooms.iter().filter_map(|id| self.logic.head(id)).collect());
+                let heads = (!away).then(|| {
+                    let mut heads: Vec<_> = rooms.iter().filter_map(|id| self.logic.head(id)).collect();
+                    if matches!(why, HeadsFor::Tails(_)) {
+                        let others = self.logic.defaults().into_iter();
+                        heads.extend(others.filter(|head| !rooms.contains(&head.room_id)));
+                    }
+                    heads
+                });
                 self.lines.handle_heads(&rooms, why, heads, now_ms);
             }
             Read::Defaults => self.lines.handle_defaults((!away).then(|| self.logic.defaults()), now_ms),
@@ -246,7 +275,7 @@ impl World {
                     } else {
                         self.cores[core].mailbox.push_back(command);
                         if let Some(placement) = placement {
-                            assert!(self.placing.remove(&placement.id), "a placement ended twice");
+                            self.end_placing(placement.id);
                         }
                     }
                 }
@@ -259,7 +288,7 @@ impl World {
                 Action::Snapshot { room_id, why } => self.reads.push(Read::Snapshot(room_id, why)),
                 Action::Recorded(ticket) => self.recorded(ticket),
                 Action::Failed { placement, outcome } => self.failed(*placement, outcome),
-                Action::Watch { .. } => {}
+                Action::Watch { room_id, on } => self.job.interest.handle_line(&room_id, on),
             }
         }
     }
@@ -275,7 +304,7 @@ impl World {
     }
 
     fn failed(&mut self, placement: Placement, outcome: Placed) {
-        assert!(self.placing.remove(&placement.id), "a placement ended twice");
+        self.end_placing(placement.id);
         let id = placement.conn;
         let there = self.cores[usize::from(id.shard)].conn(id).is_some();
         assert!(there || outcome != Placed::Stale || placement.deadline_ms > self.now_ms);
@@ -285,6 +314,11 @@ impl World {
                 _ => self.join_room(id, placement.rooms[0].room_id.clone()),
             }
         }
+    }
+
+    fn end_placing(&mut self, id: u64) {
+        let rooms = self.placing.remove(&id).expect("a placement ends once");
+        rooms.iter().for_each(|room_id| self.job.interest.end_join(room_id));
     }
 
     fn connect(&mut self) {
@@ -320,7 +354,8 @@ impl World {
     fn place(&mut self, conn: ConnId, reply: Vec<Wire>, rooms: Vec<RoomId>, kind: PlacementKind) {
         let id = self.next_placement;
         self.next_placement += 1;
-        self.placing.insert(id);
+        rooms.iter().for_each(|room_id| self.job.interest.begin_join(room_id));
+        self.placing.insert(id, rooms.clone());
         let rooms = rooms.iter().map(|id| self.logic.snapshot(id)).collect();
         let placement = Placement { id, conn, reply, kind, rooms, deadline_ms: self.now_ms + 5_000 };
         self.lines.place(placement, self.now_ms);

@@ -20,6 +20,8 @@
 //! that left it is served and waited for as before while its stream lives; without a stream
 //! it is offered nothing more, and owed what it was offered.
 //!
+//! What a gateway does not want ([`interest`](super::interest)) it is not owed.
+//!
 //! A push to users and any other unnumbered one has no tail: a gateway that lapsed has lost
 //! those, as if it had been disconnected at that moment.
 
@@ -27,9 +29,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corecast_proto::push::Push;
+use corecast_proto::ids::Position;
+use corecast_proto::push::{self, HeadPush, Push, push::Target};
+use prost::Message;
 
 use super::Time;
+use super::interest::{Heads, Interest};
 use super::window::Ticket;
 
 /// A push is sent on at most this many streams, then the duty ends: a push that breaks the
@@ -130,6 +135,8 @@ pub struct Lane {
     batches: VecDeque<Sent>,
     next_batch: u64,
     skipped: u64,
+    interest: Interest,
+    unwanted: u64,
 }
 
 #[derive(Debug)]
@@ -164,6 +171,8 @@ impl Lane {
             batches: VecDeque::new(),
             next_batch: 1,
             skipped: 0,
+            interest: Interest::default(),
+            unwanted: 0,
         }
     }
 
@@ -183,6 +192,16 @@ impl Lane {
         self.skipped
     }
 
+    /// Pushes that were left out because the gateway has nobody in their rooms.
+    pub fn unwanted(&self) -> u64 {
+        self.unwanted
+    }
+
+    /// What the gateway told of its rooms on this stream.
+    pub fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
     /// Must reading the log stop for this gateway?
     pub fn is_full(&self) -> bool {
         self.standing == Standing::Owed && !self.is_away() && self.is_at_bound()
@@ -197,6 +216,34 @@ impl Lane {
     /// owed: a registry may be wrong, an unacked push is not.
     pub fn handle_listed(&mut self, listed: bool) {
         self.leaving = !listed;
+    }
+
+    /// Asked before [`offer`](Self::offer). False: the push is left out, and nothing is owed.
+    pub fn wants(&mut self, push: &Push) -> bool {
+        let wants = self.interest.wants(push);
+        self.unwanted += u64::from(!wants);
+        wants
+    }
+
+    /// The gateway tells its interest. Of rooms it asks for only now it gets the number that
+    /// pushes were left out up to; with a full lane it has to find that by its tail check.
+    pub fn handle_interest(&mut self, told: push::Interest, heads: &Heads) {
+        if !self.streaming || self.standing == Standing::Lapsed {
+            return;
+        }
+        for room_id in self.interest.handle(told) {
+            let Some(Position { epoch, seq }) = heads.get(&room_id) else { continue };
+            if self.is_at_bound() {
+                self.skipped += 1;
+                continue;
+            }
+            let target = Some(Target::Head(HeadPush { room_id }));
+            let push = Push { target, epoch, first_seq: seq, ..Default::default() };
+            let bytes = push.encoded_len();
+            self.bytes += bytes;
+            let push = Arc::new(Planned { push, bytes });
+            self.items.push_back(Item { push, ticket: None, since: None, sends: 0 });
+        }
     }
 
     /// A push was planned. True: it is owed, its record is to be held until the ticket comes
@@ -240,6 +287,7 @@ impl Lane {
         }
         self.streaming = true;
         self.next_batch = 1;
+        self.interest.forget();
         released
     }
 
@@ -297,6 +345,7 @@ impl Lane {
     /// and whether one did.
     pub fn handle_stream_lost(&mut self, now: Time) -> (Vec<Ticket>, bool) {
         self.streaming = false;
+        self.interest.forget();
         self.sent = 0;
         self.batches.clear();
         if self.standing == Standing::Probation {

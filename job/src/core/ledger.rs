@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use corecast_backends::log::Token;
 use corecast_backends::registry::Node;
+use corecast_proto::push;
 
 use super::Time;
 use super::duty::{AckBeyond, Lane, Limits, Planned, Taken, Transmit, Verdict};
+use super::interest::Heads;
 use super::window::{Ticket, Window};
 
 /// Names a lane; never used again, so that a task of a gateway that left cannot meddle with
@@ -28,13 +30,14 @@ pub struct Ledger {
     windows: Vec<Window>,
     lanes: BTreeMap<LaneId, (Node, Lane)>,
     lanes_made: u64,
+    heads: Heads,
 }
 
 impl Ledger {
     /// One window per consumer, no gateway yet.
     pub fn new(limits: Limits, consumers: usize, records_max: usize, bytes_max: usize) -> Self {
         let windows = (0..consumers).map(|consumer| Window::new(consumer, records_max, bytes_max)).collect();
-        Self { limits, windows, lanes: BTreeMap::new(), lanes_made: 0 }
+        Self { limits, windows, lanes: BTreeMap::new(), lanes_made: 0, heads: Heads::default() }
     }
 
     /// The registry's answer. Gateways that are new get a lane and are owed what is planned
@@ -83,14 +86,20 @@ impl Ledger {
         self.windows[consumer].insert(token, bytes, now)
     }
 
-    /// Offers a push to every gateway and ends the reader's hold. True: an offset became
-    /// safe (nobody is owed this one).
+    /// Offers a push to every gateway that wants it and ends the reader's hold. True: an
+    /// offset became safe (nobody is owed this one).
     pub fn offer(&mut self, ticket: Ticket, push: &Arc<Planned>, now: Time) -> bool {
         let window = &mut self.windows[ticket.consumer];
+        let mut left_out = false;
         for (_, lane) in self.lanes.values_mut() {
-            if lane.offer(push, ticket, now) {
+            if !lane.wants(&push.push) {
+                left_out = true;
+            } else if lane.offer(push, ticket, now) {
                 window.hold(ticket);
             }
+        }
+        if left_out {
+            self.heads.note(&push.push);
         }
         window.release(ticket)
     }
@@ -114,6 +123,13 @@ impl Ledger {
     pub fn handle_welcome(&mut self, id: LaneId, incarnation: u64) {
         let released = self.lanes.get_mut(&id).map(|(_, lane)| lane.handle_welcome(incarnation));
         self.release_all(released.unwrap_or_default());
+    }
+
+    /// A gateway tells which rooms it wants.
+    pub fn handle_interest(&mut self, id: LaneId, told: push::Interest) {
+        if let Some((_, lane)) = self.lanes.get_mut(&id) {
+            lane.handle_interest(told, &self.heads);
+        }
     }
 
     /// The next batch for this gateway's stream.

@@ -6,10 +6,12 @@
 //! | [`plan`] | what a record asks for, or why nobody can read it |
 //! | [`window`] | which offset of a partition is safe to record as done |
 //! | [`duty`] | what one gateway is owed, what it gets next, when waiting for it ends |
+//! | [`interest`] | which pushes a gateway wants at all |
 //! | [`retry`] | when to knock again |
 //! | [`ledger`] | all windows and all duties together: the one state of a job |
 
 pub mod duty;
+pub mod interest;
 pub mod ledger;
 pub mod plan;
 pub mod retry;

@@ -1,7 +1,8 @@
 //! Random histories of the ledger against a naive model: gateways come, hang, break their
-//! streams, restart and leave, partitions are revoked, time passes. Checked after each step:
-//! no offset is done while a duty that is alive has not acked it; nothing is sent twice on a
-//! stream; a duty ends neither early nor late. Checked at the end: everything is done.
+//! streams, restart and leave, tell which rooms they want, partitions are revoked, time
+//! passes. Checked after each step: no offset is done while a duty that is alive has not acked
+//! it; a stream gets everything it is owed once and in order, and nothing it does not want; who
+//! asks for a room late learns how far it went; a duty ends neither early nor late. Checked at the end: everything is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use corecast_backends::log::Token;
 use corecast_backends::registry::Node;
-use corecast_proto::push::Push;
+use corecast_proto::push::{Interest, Push, RoomPush, push::Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -35,12 +36,19 @@ struct Gateway {
     /// In order. Those of a probation are not owed, but count as unacked after it.
     unacked: Vec<Unacked>,
     /// Batches of this stream that were not acked yet.
-    batches: Vec<(u64, Vec<Place>, Time)>,
-    seen_on_stream: BTreeSet<Place>,
+    /// Id, pushes, when.
+    batches: Vec<(u64, usize, Time)>,
+    /// Of `unacked`, how many were sent on this stream.
+    sent: usize,
+    /// Rooms told, on this stream.
+    told: BTreeSet<String>,
+    /// All of them were told.
+    complete: bool,
 }
 
 struct Unacked {
-    place: Place,
+    /// `None`: how long a room is.
+    place: Option<Place>,
     owed: bool,
     since: Option<Time>,
     sends: u8,
@@ -54,6 +62,8 @@ struct World {
     planned: BTreeMap<i32, Vec<i64>>,
     done: BTreeMap<i32, i64>,
     next_offset: i64,
+    /// Where each room of which something was left out ends.
+    heads: BTreeMap<String, u64>,
 }
 
 #[test]
@@ -98,6 +108,7 @@ fn run(seed: u64) {
         planned: BTreeMap::new(),
         done: BTreeMap::new(),
         next_offset: 0,
+        heads: BTreeMap::new(),
     };
     for _ in 0..STEPS {
         world.step(&mut random);
@@ -126,9 +137,10 @@ impl World {
             55..75 => self.ack(&name, random),
             75..82 => self.pass(Duration::from_millis(random.random_range(1..4_000))),
             82..88 => self.welcome(&name, random.random_range(0..4) == 0),
-            88..92 => self.lose_stream(&name),
-            92..96 => self.list(&name),
-            96..98 => self.revoke(random.random_range(0..2)),
+            88..91 => self.lose_stream(&name),
+            91..94 => self.list(&name),
+            94..96 => self.revoke(random.random_range(0..2)),
+            96..99 => self.tell(&name, random),
             _ => self.pass(Duration::from_millis(1)),
         }
     }
@@ -144,20 +156,29 @@ impl World {
         self.planned.entry(partition).or_default().push(offset);
         let names: Vec<String> = self.gateways.keys().cloned().collect();
         let before: Vec<_> = names.iter().map(|name| self.standing(name)).collect();
-        let push = Push { partition, offset, ..Default::default() };
+        let room = room(random.random_range(0..3));
+        let target = Some(Target::Room(RoomPush { room_id: room.clone() }));
+        let first_seq = offset.unsigned_abs();
+        let push = Push { target, partition, offset, first_seq, count: 1, ..Default::default() };
         self.ledger.offer(ticket, &Arc::new(Planned { push, bytes }), self.now);
         for (name, before) in names.iter().zip(before) {
             let after = self.standing(name);
             let gateway = self.gateways.get_mut(name).expect("known");
+            let left_out = gateway.complete && !gateway.told.contains(&room);
             let Some((standing, waiting)) = before.filter(|_| gateway.listed || gateway.streaming) else {
                 continue;
             };
             let owed = standing == Standing::Owed;
             let taken = after.is_some_and(|(_, now_waiting)| now_waiting > waiting);
+            if left_out {
+                assert!(!taken, "{name} does not want {room}");
+                self.heads.insert(room.clone(), first_seq);
+                continue;
+            }
             assert!(taken || !owed, "{name} is owed {partition}:{offset} and was not offered it");
             if taken {
                 let since = (!gateway.streaming).then_some(self.now);
-                gateway.unacked.push(Unacked { place: (partition, offset), owed, since, sends: 0 });
+                gateway.unacked.push(Unacked { place: Some((partition, offset)), owed, since, sends: 0 });
             }
         }
     }
@@ -174,15 +195,17 @@ impl World {
         let Some(lane) = gateway.lane else { return };
         let Some(batch) = self.ledger.poll_transmit(lane, self.now) else { return };
         assert!(gateway.streaming, "sent without a stream");
-        let places: Vec<Place> =
-            batch.pushes.iter().map(|planned| (planned.push.partition, planned.push.offset)).collect();
-        for place in &places {
-            assert!(gateway.seen_on_stream.insert(*place), "{place:?} twice on one stream");
-            let push = gateway.unacked.iter_mut().find(|push| push.place == *place).expect("offered");
-            push.since.get_or_insert(self.now);
-            push.sends += 1;
+        let pushes = batch.pushes.len();
+        for (planned, unacked) in batch.pushes.iter().zip(&mut gateway.unacked[gateway.sent..]) {
+            let Push { target, partition, offset, .. } = &planned.push;
+            let place = (!matches!(target, Some(Target::Head(_)))).then_some((*partition, *offset));
+            assert_eq!(place, unacked.place, "once on one stream, and in order");
+            unacked.since.get_or_insert(self.now);
+            unacked.sends += 1;
         }
-        gateway.batches.push((batch.id, places, self.now));
+        gateway.sent += pushes;
+        assert!(gateway.sent <= gateway.unacked.len(), "more than was offered");
+        gateway.batches.push((batch.id, pushes, self.now));
     }
 
     fn ack(&mut self, name: &str, random: &mut StdRng) {
@@ -193,9 +216,9 @@ impl World {
         let count = random.random_range(1..=gateway.batches.len());
         let acked: Vec<_> = gateway.batches.drain(..count).collect();
         let id = acked.last().expect("at least one").0;
-        for (_, places, _) in acked {
-            gateway.unacked.retain(|push| !places.contains(&push.place));
-        }
+        let pushes: usize = acked.iter().map(|(_, pushes, _)| pushes).sum();
+        gateway.unacked.drain(..pushes);
+        gateway.sent -= pushes;
         self.ledger.handle_ack(lane, id, self.now).expect("sent");
     }
 
@@ -216,7 +239,9 @@ impl World {
         let Some(lane) = gateway.lane.filter(|_| gateway.streaming) else { return };
         gateway.streaming = false;
         gateway.batches.clear();
-        gateway.seen_on_stream.clear();
+        gateway.sent = 0;
+        gateway.told.clear();
+        gateway.complete = false;
         if probation {
             gateway.unacked.clear();
         }
@@ -232,6 +257,48 @@ impl World {
         for push in &mut gateway.unacked {
             push.since.get_or_insert(self.now);
         }
+    }
+
+    /// Rooms it wants now, rooms it does not want any more, or all from the beginning.
+    fn tell(&mut self, name: &str, random: &mut StdRng) {
+        let before = self.standing(name);
+        let gateway = self.gateways.get_mut(name).expect("known");
+        let (Some(lane), Some((standing, waiting))) = (gateway.lane, before) else { return };
+        if !gateway.streaming {
+            return;
+        }
+        let restart = random.random_range(0..4) == 0;
+        if restart {
+            gateway.told.clear();
+            gateway.complete = false;
+        }
+        let chosen = |random: &mut StdRng| random.random_range(0..3) == 0;
+        let (mut rooms, mut gone) = (Vec::new(), Vec::new());
+        for room in (0..3).map(room) {
+            match (chosen(random), chosen(random)) {
+                (true, _) => rooms.push(room),
+                (false, true) => gone.push(room),
+                _ => {}
+            }
+        }
+        let late = |room: &&String| gateway.complete && !gateway.told.contains(*room);
+        let heads = rooms.iter().filter(late).filter(|room| self.heads.contains_key(*room)).count();
+        gateway.told.extend(rooms.iter().cloned());
+        gateway.told.retain(|room| !gone.contains(room));
+        let complete = chosen(random);
+        gateway.complete |= complete;
+        self.ledger.handle_interest(lane, Interest { restart, rooms, gone, complete });
+        let after = self.standing(name).expect("still there").1;
+        let told = if standing == Standing::Lapsed { 0 } else { heads.min(16_usize.saturating_sub(waiting)) };
+        assert!(after == waiting + told || after < waiting + told && self.is_heavy(name), "{name}: heads");
+        let head = || Unacked { place: None, owed: false, since: None, sends: 0 };
+        let gateway = self.gateways.get_mut(name).expect("known");
+        gateway.unacked.extend((waiting..after).map(|_| head()));
+    }
+
+    /// Near its bound of bytes.
+    fn is_heavy(&self, name: &str) -> bool {
+        self.standing(name).is_some_and(|(_, waiting)| waiting * 30 + 100 >= 1_000)
     }
 
     /// The gateway enters or leaves the registry.
@@ -294,12 +361,16 @@ impl World {
             assert!(before.is_none_or(|before| before < offset), "a safe offset only grows");
         }
         for (name, gateway) in &self.gateways {
-            for Unacked { place: (partition, offset), .. } in gateway.unacked.iter().filter(|push| push.owed)
-            {
+            let owed = gateway.unacked.iter().filter(|push| push.owed);
+            for (partition, offset) in owed.filter_map(|push| push.place.as_ref()) {
                 let done = self.done.get(partition).is_some_and(|done| done >= offset);
                 let live = self.planned.get(partition).is_some_and(|offsets| offsets.contains(offset));
                 assert!(!(done && live), "{partition}:{offset} is done, {name} has not acked it");
             }
         }
     }
+}
+
+fn room(number: u32) -> String {
+    format!("room-{number}")
 }

@@ -1,4 +1,4 @@
-//! Record → push. Every gateway gets every push (it knows who is connected, job does not);
+//! Record → push. Every gateway gets every push that it wants ([`interest`](super::interest));
 //! a record that nobody can read is poison and names its reason for the dead letters.
 
 use std::fmt;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use corecast_backends::registry::Node;
 use corecast_proto::push::gateway_server::{Gateway, GatewayServer};
-use corecast_proto::push::{Ack, Batch, FromGateway, Push, Welcome, from_gateway::Message};
+use corecast_proto::push::{Ack, Batch, FromGateway, Interest, Push, Welcome, from_gateway::Message};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -52,6 +52,7 @@ struct State {
     streams: u64,
     broken: CancellationToken,
     received: Vec<Received>,
+    answers: Option<mpsc::Sender<Result<FromGateway, Status>>>,
 }
 
 impl FakeGateway {
@@ -71,6 +72,7 @@ impl FakeGateway {
                 streams: 0,
                 broken: CancellationToken::new(),
                 received: Vec::new(),
+                answers: None,
             }),
             stop: CancellationToken::new(),
         });
@@ -104,6 +106,12 @@ impl FakeGateway {
     pub fn restart(&self) {
         self.shared.state.lock().unwrap().incarnation += 1;
         self.break_streams();
+    }
+
+    /// Tells which rooms it wants, on the stream that is up.
+    pub async fn tell(&self, interest: Interest) {
+        let answers = self.shared.state.lock().unwrap().answers.clone().expect("a stream");
+        answers.send(Ok(message(Message::Interest(interest)))).await.unwrap();
     }
 
     pub fn streams(&self) -> u64 {
@@ -149,6 +157,7 @@ impl Gateway for Service {
         let (number, incarnation, broken) = {
             let mut state = self.shared.state.lock().unwrap();
             state.streams += 1;
+            state.answers = Some(answers.clone());
             (state.streams, state.incarnation, state.broken.clone())
         };
         let welcome = Welcome { gateway_id: self.says.clone(), incarnation };

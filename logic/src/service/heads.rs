@@ -4,15 +4,13 @@ use corecast_backends::bus::Bus;
 use corecast_backends::hotset::HotSet;
 use corecast_backends::store::Store;
 use corecast_proto::ids::RoomId;
+use corecast_proto::limits::HEADS_ROOMS;
 use corecast_proto::logic::{Head, HeadsReply, HeadsRequest};
 use corecast_proto::refusal::Code;
 
 use super::Service;
 use crate::domain::room;
 use crate::error::Failure;
-
-/// Rooms of one request at most.
-const ROOMS_MAX: usize = 65_536;
 
 impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// Epoch, last number and kind of these rooms, `global` allowed, in one snapshot of the
@@ -24,8 +22,8 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// # Cancel safety
     /// A read.
     pub async fn heads(&self, request: HeadsRequest) -> Result<HeadsReply, Failure> {
-        if request.room_ids.len() > ROOMS_MAX {
-            return Err(Code::TooLarge.with(format!("room_ids must hold at most {ROOMS_MAX}")).into());
+        if request.room_ids.len() > HEADS_ROOMS {
+            return Err(Code::TooLarge.with(format!("room_ids must hold at most {HEADS_ROOMS}")).into());
         }
         let room_ids: Vec<RoomId> = request.room_ids.into_iter().map(RoomId::from).collect();
         let heads = self.ask(self.store.heads(&room_ids, request.defaults)).await?;

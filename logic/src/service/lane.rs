@@ -130,15 +130,17 @@ pub(super) fn spawn<S: Store, H: HotSet, B: Bus>(
     metrics: Metrics,
 ) -> Lanes {
     let reach = Arc::new(Reach::new("store, commits"));
+    let hotset_reach = Arc::new(Reach::new("hot set, appends"));
     let lanes = (0..count.max(1))
         .map(|_| {
             let (queue, groups) = mpsc::channel(limits.waiting_frames_max);
+            let (hotset, bus) = (hotset.clone(), bus.clone());
             let lane = Lane {
                 store: store.clone(),
                 groups,
                 held_back: None,
                 limits,
-                publisher: publish::spawn(hotset.clone(), bus.clone(), metrics.clone()),
+                publisher: publish::spawn(hotset, bus, metrics.clone(), hotset_reach.clone()),
                 metrics: metrics.clone(),
                 reach: reach.clone(),
             };

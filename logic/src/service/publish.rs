@@ -5,6 +5,7 @@
 //! Each has a task of its own: a cache that is slow does not delay the fast path.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corecast_backends::bus::{Bus, BusFrame};
@@ -84,11 +85,12 @@ impl AfterCommit {
     }
 }
 
-/// Starts a publisher; it ends when its lane does, after what it holds.
-pub(super) fn spawn<H: HotSet, B: Bus>(hotset: H, bus: B, metrics: Metrics) -> Publisher {
+/// Starts a publisher; it ends when its lane does, after what it holds. `reach` is of the
+/// cached histories: one for all lanes of a node, so that an outage is told once.
+pub(super) fn spawn<H: HotSet, B: Bus>(hotset: H, bus: B, metrics: Metrics, reach: Arc<Reach>) -> Publisher {
     let (queue, mut commits) = mpsc::channel::<AfterCommit>(WAITING_MAX);
     let (appends, waiting) = mpsc::channel::<Vec<Append>>(WAITING_MAX);
-    tokio::spawn(append(hotset, waiting, metrics.clone()));
+    tokio::spawn(append(hotset, waiting, metrics.clone(), reach));
     let publisher = Publisher { queue, metrics: metrics.clone() };
     tokio::spawn(async move {
         while let Some(after) = commits.recv().await {
@@ -105,8 +107,12 @@ pub(super) fn spawn<H: HotSet, B: Bus>(hotset: H, bus: B, metrics: Metrics) -> P
 }
 
 /// Appends commit by commit: the order of a room is kept, its rooms go together.
-async fn append<H: HotSet>(hotset: H, mut waiting: mpsc::Receiver<Vec<Append>>, metrics: Metrics) {
-    let reach = Reach::new("hot set, appends");
+async fn append<H: HotSet>(
+    hotset: H,
+    mut waiting: mpsc::Receiver<Vec<Append>>,
+    metrics: Metrics,
+    reach: Arc<Reach>,
+) {
     while let Some(appends) = waiting.recv().await {
         futures::stream::iter(&appends)
             .for_each_concurrent(APPENDS, |(room_id, epoch, messages)| {

@@ -1,5 +1,5 @@
-//! Who is connected where: user → (gateway, incarnation), in the hot set alone. A lost route
-//! costs a push to every gateway instead of one, so a hot set that is down fails nobody.
+//! Who is connected where: user → (gateway, incarnation), in the hot set alone. Nothing that
+//! must not be lost follows a route, so a hot set that is down fails nobody.
 
 use corecast_backends::bus::Bus;
 use corecast_backends::hotset::{GatewayRoute, HotSet};

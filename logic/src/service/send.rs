@@ -143,8 +143,9 @@ fn answer(outcome: FrameOutcome) -> Sent {
         FrameOutcome::UnknownRoom => Err(room::unknown().into()),
         // The limits of the wire are below those of the store: this is a defect of ours.
         FrameOutcome::Refused(reason) => {
+            // As data, or it would fail its neighbours, which are stored.
             tracing::error!(reason, "store cannot hold a frame");
-            Err(Failure::Internal("the store cannot hold this frame"))
+            Err(Code::Internal.with("the store cannot hold this frame").into())
         }
     }
 }

@@ -21,8 +21,13 @@ impl Apart {
     /// A migrated database and names that nobody else uses; `None`, and a line about it, where
     /// an engine is missing.
     pub async fn ready() -> Option<Self> {
+        Self::ready_on("REDIS").await
+    }
+
+    /// The same on another Redis: `REDIS_CLUSTER`.
+    pub async fn ready_on(redis: &str) -> Option<Self> {
         let etcd = Etcd::given()?;
-        let [mysql, redis, kafka] = ["MYSQL", "REDIS", "KAFKA"].map(|engine| {
+        let [mysql, redis, kafka] = ["MYSQL", redis, "KAFKA"].map(|engine| {
             let variable = format!("CORECAST_TEST_{engine}");
             let value = std::env::var(&variable).ok();
             if value.is_none() {
@@ -47,7 +52,7 @@ impl Apart {
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
         let apart = Self { etcd, settings, data: super::folder() };
-        url::migrate_store(apart.store_url()).await.expect("the server makes the database");
+        url::migrate_store(apart.setting("store.url")).await.expect("the server makes the database");
         Some(apart)
     }
 
@@ -74,6 +79,12 @@ impl Apart {
         self.settings.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// One of them, as it was set last.
+    pub fn setting(&self, key: &str) -> &str {
+        let found = self.settings.iter().rev().find(|(known, _)| known == key);
+        &found.unwrap_or_else(|| panic!("{key} is not set")).1
+    }
+
     /// Starts a node and waits until it is ready.
     pub async fn start(&self, name: &str) -> Corecast {
         self.node(name).start().await
@@ -87,11 +98,6 @@ impl Apart {
     /// A new account, by any gateway and any logic node.
     pub async fn account(&self, gateway: &Corecast, logic: &Corecast, name: &str) -> Account {
         Account::register(gateway.http(), logic.logic(), name).await
-    }
-
-    fn store_url(&self) -> &str {
-        let found = self.settings.iter().find(|(key, _)| key == "store.url");
-        &found.expect("it is set at the beginning").1
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Cluster {
     backends: Backends,
     fast_path: AnyBus,
     logic: Option<LogicTier>,
-    job: Option<Tier>,
+    job: Option<JobTier>,
     gateways: Vec<GatewayTier>,
     _data: tempfile::TempDir,
 }
@@ -34,6 +34,11 @@ struct Tier {
     /// Dropped, the tier ends.
     stop: DropGuard,
     task: JoinHandle<Result<(), String>>,
+}
+
+struct JobTier {
+    tier: Tier,
+    http: SocketAddr,
 }
 
 struct LogicTier {
@@ -79,12 +84,18 @@ impl Cluster {
 
     /// Starts logic.
     pub async fn start_logic(&mut self) {
-        let config = corecast_logic::Config {
+        self.start_logic_with(|_| {}).await;
+    }
+
+    /// The same with other settings.
+    pub async fn start_logic_with(&mut self, change: impl FnOnce(&mut corecast_logic::Config)) {
+        let mut config = corecast_logic::Config {
             http_addr: "127.0.0.1:0".into(),
             grpc_addr: "127.0.0.1:0".into(),
             id: Some("logic-1".into()),
             ..Default::default()
         };
+        change(&mut config);
         let backends = corecast_logic::Backends {
             store: self.backends.store.clone(),
             hotset: self.backends.hotset.clone(),
@@ -109,8 +120,9 @@ impl Cluster {
         change(&mut config);
         let consumer = self.backends.consumer().await.expect("the embedded log has a consumer");
         let job = Job::bind(config, vec![consumer], &self.backends.registry).await.expect("job binds");
-        self.job =
-            Some(Tier::run(|stop| async move { job.run(stop).await.map_err(|error| error.to_string()) }));
+        let http = job.http_addr();
+        let tier = Tier::run(|stop| async move { job.run(stop).await.map_err(|error| error.to_string()) });
+        self.job = Some(JobTier { tier, http });
     }
 
     /// Starts one more gateway; answers its index.
@@ -168,9 +180,18 @@ impl Cluster {
 
     /// One metric of a gateway, with its labels as they are written.
     pub async fn gateway_metric(&self, gateway: usize, name: &str) -> f64 {
-        let answer = http::get(self.metrics(gateway), "/metrics").await.expect("it answers");
-        let line = answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing"))
+        let value = self.try_gateway_metric(gateway, name).await;
+        value.unwrap_or_else(|| panic!("{name} is missing"))
+    }
+
+    /// The same; `None`: not counted yet.
+    pub async fn try_gateway_metric(&self, gateway: usize, name: &str) -> Option<f64> {
+        metric(self.metrics(gateway), name).await
+    }
+
+    /// One metric of job.
+    pub async fn job_metric(&self, name: &str) -> Option<f64> {
+        metric(self.job.as_ref().expect("job runs").http, name).await
     }
 
     /// The JSON face of logic.
@@ -191,13 +212,18 @@ impl Cluster {
             }
         }
         if let Some(job) = self.job.take() {
-            job.end().await;
+            job.tier.end().await;
         }
         if let Some(logic) = self.logic.take() {
             logic.tier.end().await;
         }
         self.backends.close().await;
     }
+}
+
+async fn metric(addr: SocketAddr, name: &str) -> Option<f64> {
+    let answer = http::get(addr, "/metrics").await.expect("it answers");
+    answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 impl Tier {

@@ -8,6 +8,7 @@
 //! | [`browser`] | a WebSocket client that is not ours (tokio-tungstenite) |
 //! | [`http`] | HTTP requests and accounts |
 //! | [`comet`] | a stock gRPC client: reflection first, then the call |
+//! | [`engines`] | what MariaDB and Redis hold, read by their own clients |
 //! | [`etcd`] | a place on a real etcd |
 //! | [`peer`] | a gateway that is not ours: takes pushes, or does not |
 //! | [`chatter`] | many users who talk at once, told to the delivery checker |
@@ -19,6 +20,7 @@ pub mod browser;
 pub mod chatter;
 pub mod cluster;
 pub mod comet;
+pub mod engines;
 pub mod etcd;
 pub mod http;
 pub mod peer;

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::{LogError, Settings};
+use super::{Inspection, LogError, Settings};
 use consumer::KafkaConsumer;
 use producer::Producer;
 use topics::Topics;
@@ -103,6 +103,16 @@ impl KafkaLog {
     /// A new member of the group. It joins with its first `next`.
     pub fn consumer(&self) -> KafkaConsumer {
         KafkaConsumer::new(self.clone())
+    }
+
+    /// Looks at the cluster and the topic; changes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`]: it does not answer within seconds.
+    pub async fn inspect(&self) -> Result<Inspection, LogError> {
+        topics::inspect(&self.shared.brokers, &self.shared.settings.topic)
+            .await
+            .map_err(LogError::Unavailable)
     }
 
     /// Counters of the producing side.

@@ -122,6 +122,9 @@ impl Producer {
     }
 }
 
+/// What [`config`] asks of the cluster, in words.
+pub(super) const GUARANTEE: &str = "acks = all, enable.idempotence = true";
+
 fn config(brokers: &str) -> rdkafka::ClientConfig {
     let mut config = client_config(brokers);
     config

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -16,8 +16,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::log_line;
+use super::producer::GUARANTEE;
 use super::{RECORD_BYTES, client_config, off_thread};
-use crate::log::Settings;
+use crate::log::{Inspection, Settings};
 
 /// One try may take this long.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -97,12 +98,46 @@ async fn keep(brokers: String, wanted: Vec<(String, u32)>, told: watch::Sender<b
     }
 }
 
-/// One try, on a thread: the library blocks.
 async fn attempt(brokers: &str, wanted: &[(String, u32)]) -> Result<(), String> {
-    let (answer, answered) = oneshot::channel();
     let (brokers, wanted) = (brokers.to_owned(), wanted.to_vec());
-    off_thread(move || drop(answer.send(ensure(&brokers, &wanted))));
+    on_thread(move || ensure(&brokers, &wanted)).await
+}
+
+/// Looks at a topic once.
+pub(super) async fn inspect(brokers: &str, topic: &str) -> Result<Inspection, String> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    on_thread(move || look(&brokers, &topic)).await
+}
+
+/// One try, on a thread: the library blocks.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (answer, answered) = oneshot::channel();
+    off_thread(move || drop(answer.send(work())));
     answered.await.unwrap_or_else(|_| Err("no thread to look from".to_owned()))
+}
+
+fn look(brokers: &str, topic: &str) -> Result<Inspection, String> {
+    let text = |error: KafkaError| error.to_string();
+    let admin = AdminClient::from_config_and_context(&client_config(brokers), Quiet).map_err(text)?;
+    let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).map_err(text)?;
+    let found = metadata.topics().first().ok_or("no answer about the topic")?;
+    let copies = found.partitions().iter().map(|partition| partition.replicas().len()).min();
+    let options = AdminOptions::new().request_timeout(Some(DEADLINE));
+    let resource = ResourceSpecifier::Topic(topic);
+    let described = admin.describe_configs([&resource], &options);
+    // An answer that does not come or says nothing of it leaves the rest as it is.
+    let described = futures::executor::block_on(described).unwrap_or_default();
+    let config = described.into_iter().next().and_then(Result::ok);
+    let value = config.as_ref().and_then(|config| config.get("min.insync.replicas")?.value.as_deref());
+    Ok(Inspection {
+        brokers: metadata.brokers().len(),
+        partitions: found.partitions().len(),
+        copies: copies.unwrap_or(0),
+        in_sync_least: value.and_then(|value| value.parse().ok()),
+        producer: GUARANTEE,
+    })
 }
 
 fn ensure(brokers: &str, wanted: &[(String, u32)]) -> Result<(), String> {

@@ -79,6 +79,21 @@ impl Clone for MysqlStore {
     }
 }
 
+/// Reads the URLs as [`MysqlStore::new`] does, and opens nothing.
+///
+/// # Errors
+/// What is wrong with a URL, without repeating it.
+pub fn check(url: &str, options: &StoreOptions) -> Result<(), String> {
+    targets(url, options).map(drop)
+}
+
+/// The primary, and the replica where there is one.
+fn targets(url: &str, options: &StoreOptions) -> Result<(Target, Option<Target>), String> {
+    let replica = options.replica_url.as_deref().map(Target::parse).transpose();
+    let replica = replica.map_err(|reason| format!("replica_url: {reason}"))?;
+    Ok((Target::parse(url)?, replica))
+}
+
 impl MysqlStore {
     /// A store at `mysql://user:password@host:port/database`. Opens no connection yet. Must
     /// be called inside a tokio runtime.
@@ -87,14 +102,9 @@ impl MysqlStore {
     /// What is wrong with a URL, without repeating it.
     pub fn new(url: &str, options: &StoreOptions) -> Result<Self, String> {
         let counters = Arc::new(Counters::default());
-        let replica = match &options.replica_url {
-            Some(url) => {
-                let url = Target::parse(url).map_err(|reason| format!("replica_url: {reason}"))?;
-                Some(Replica::new(url, options))
-            }
-            None => None,
-        };
-        let pool = Pool::new(Target::parse(url)?, options, Arc::clone(&counters));
+        let (target, replica) = targets(url, options)?;
+        let replica = replica.map(|target| Replica::new(target, options));
+        let pool = Pool::new(target, options, Arc::clone(&counters));
         let inner = Inner { pool, replica, counters, outbox_version: watch::Sender::new(0) };
         Ok(Self { inner: Arc::new(inner), told: AtomicU64::new(TOLD_NOTHING) })
     }

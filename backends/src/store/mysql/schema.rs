@@ -145,6 +145,10 @@ async fn look(session: &mut Session) -> Result<Inspection, Fault> {
     let sql = "SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')";
     let mut row = session.row(sql, Vec::new()).await?.ok_or_else(silent)?;
     let isolation = text(&mut row, 1)?;
+    // A number or a word, depending on the server's version; here it is the word.
+    let sql = "SHOW VARIABLES WHERE Variable_name = 'innodb_doublewrite'";
+    let mut row = session.row(sql, Vec::new()).await?.ok_or_else(silent)?;
+    let doublewrite = text(&mut row, 1)?;
     let clock = format!("SELECT {NOW_MS}");
     // Once for the preparing, once for the clock.
     session.row(&clock, Vec::new()).await?;
@@ -158,6 +162,7 @@ async fn look(session: &mut Session) -> Result<Inspection, Fault> {
         schema: version(session).await?,
         schema_wanted: SCHEMA_VERSION,
         durability: durability(session).await?,
+        doublewrite,
         isolation,
         clock_ahead_ms: take::<i64>(&mut row, 0)? - here_ms,
         round_trip,

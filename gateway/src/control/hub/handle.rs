@@ -9,9 +9,11 @@ use corecast_proto::ids::{Position, RoomId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::InterestBoard;
 use super::task::{self, Message};
 use crate::config::Limits;
 use crate::control::logic_client::LogicClient;
+use crate::core::interest::InterestLimits;
 use crate::core::lines::Counters;
 use crate::core::{ConnId, Event, Session};
 use crate::shard::mailbox::Mailbox;
@@ -90,6 +92,7 @@ pub struct Hub {
     ready: watch::Receiver<bool>,
     counters: watch::Receiver<Counters>,
     defaults: watch::Receiver<HashSet<RoomId>>,
+    interest: Arc<InterestBoard>,
 }
 
 impl Hub {
@@ -101,8 +104,10 @@ impl Hub {
         let (counters_tx, counters) = watch::channel(Counters::default());
         let (defaults_tx, defaults) = watch::channel(HashSet::new());
         let told = task::Told { ready: ready_tx, counters: counters_tx, defaults: defaults_tx };
-        tokio::spawn(task::run(parts, inbox, event_inbox, told, shutdown));
-        Self { messages, events, ready, counters, defaults }
+        let limits = InterestLimits { rooms: parts.limits.interest_rooms, ..InterestLimits::default() };
+        let interest = Arc::new(InterestBoard::new(limits));
+        tokio::spawn(task::run(parts, interest.clone(), inbox, event_inbox, told, shutdown));
+        Self { messages, events, ready, counters, defaults, interest }
     }
 
     /// Frames of the fast path. Waits while the hub is busy: the bus drops meanwhile.
@@ -124,6 +129,11 @@ impl Hub {
         let message = Message::Frames { frames, recorded: Some(recorded) };
         self.messages.send(message).await.map_err(|_| HubGone)?;
         done.await.map_err(|_| HubGone)
+    }
+
+    /// How far job left frames of rooms out before it heard that they are wanted here.
+    pub(in crate::control) async fn told_heads(&self, heads: Vec<(RoomId, Position)>) {
+        let _ = self.messages.send(Message::ToldHeads(heads)).await;
     }
 
     /// Reads the hello and queues it with all memberships to the owner core.
@@ -191,6 +201,11 @@ impl Hub {
     /// Is everybody here a member of this room?
     pub fn is_default(&self, room_id: &RoomId) -> bool {
         self.defaults.borrow().contains(room_id)
+    }
+
+    /// Which rooms job has to send. Whole from the moment [`ready`](Self::ready) says so.
+    pub(in crate::control) fn interest(&self) -> &InterestBoard {
+        &self.interest
     }
 
     /// What the lines have counted, for the metrics page.

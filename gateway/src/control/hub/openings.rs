@@ -15,7 +15,7 @@ use corecast_proto::{limits, logic as pb};
 use tokio::sync::oneshot;
 
 use super::reads::{self, Reads};
-use super::{JoinError, JoinReply};
+use super::{InterestBoard, JoinError, JoinReply};
 use crate::control::logic_client::LogicError;
 use crate::core::lines::Lines;
 use crate::core::lines::types::{Placed, Placement, PlacementKind, SnapshotRoom};
@@ -41,6 +41,7 @@ pub(super) struct Openings {
     shared_in_flight: bool,
     waiting_for_shared: Vec<u64>,
     deadline_ms: u64,
+    interest: Arc<InterestBoard>,
 }
 
 struct Opening {
@@ -122,7 +123,7 @@ fn joined_messages(frames: &[&Wire]) -> Option<Vec<u8>> {
 }
 
 impl Openings {
-    pub(super) fn new(deadline_ms: u64) -> Self {
+    pub(super) fn new(deadline_ms: u64, interest: Arc<InterestBoard>) -> Self {
         Self {
             next_id: 1,
             openings: HashMap::new(),
@@ -130,6 +131,7 @@ impl Openings {
             shared_in_flight: false,
             waiting_for_shared: Vec::new(),
             deadline_ms,
+            interest,
         }
     }
 
@@ -299,6 +301,10 @@ impl Openings {
     fn add(&mut self, conn: ConnId, session: Arc<Session>, wants: Wants, done: Done) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
+        // Before the snapshot is asked for: of what is committed after it, job then leaves
+        // out next to nothing.
+        let rooms = wants.rooms();
+        self.interest.change(|interest| rooms.iter().for_each(|room_id| interest.begin_join(room_id)));
         self.openings.insert(id, Opening { conn, session, wants, attempts: 0, done });
         id
     }
@@ -334,8 +340,23 @@ impl Openings {
 
     fn finish(&mut self, id: u64, result: Result<(), JoinError>) {
         if let Some(opening) = self.openings.remove(&id) {
+            // Where it was placed, the line is open by now.
+            let rooms = opening.wants.rooms();
+            self.interest.change(|interest| rooms.iter().for_each(|room_id| interest.end_join(room_id)));
             // Nobody waits any more: the connection has left.
             let _ = opening.done.send(result);
+        }
+    }
+}
+
+impl Wants {
+    // The rooms it names.
+    fn rooms(&self) -> Vec<RoomId> {
+        match self {
+            Self::Hello { cursors } => {
+                cursors.iter().map(|cursor| RoomId::from(cursor.room_id.as_str())).collect()
+            }
+            Self::Room { room_id, .. } => vec![room_id.clone()],
         }
     }
 }
@@ -379,4 +400,78 @@ fn room_objects(reply: &pb::HelloReply) -> Vec<u8> {
         frame::room_object(&mut objects, &reads::room_object(room));
     }
     objects
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use corecast_proto::ids::GLOBAL;
+
+    use super::*;
+    use crate::core::lines::types::{Head, LinesLimits};
+
+    const AT: Position = Position { epoch: 7, seq: 0 };
+
+    /// A hello of so many default rooms, and their lines.
+    fn hello_of(rooms: usize) -> (SharedHello, Lines) {
+        let names: Vec<String> = (0..rooms).map(|number| format!("default room {number}")).collect();
+        let head = |room: &str| Head { room_id: room.into(), at: AT, everyone: true };
+        let mut lines = Lines::new(1, LinesLimits::default(), 0);
+        let heads = names.iter().map(|name| head(name)).chain([head(GLOBAL)]);
+        lines.handle_defaults(Some(heads.collect()), 0);
+        let snapshot = |room: &String| pb::RoomSnapshot {
+            room_id: room.clone(),
+            kind: pb::RoomKind::Default.into(),
+            epoch: AT.epoch,
+            messages: "[]".into(),
+            ..pb::RoomSnapshot::default()
+        };
+        let shared =
+            SharedHello { global: AT, rooms: names.iter().map(snapshot).collect(), listed: Vec::new() };
+        (shared, lines)
+    }
+
+    fn cursors(hello: &SharedHello) -> Vec<RoomCursor> {
+        let cursor = |room: &pb::RoomSnapshot| RoomCursor { room_id: room.room_id.clone(), position: AT };
+        // Last first: no list may be walked for its end.
+        hello.rooms.iter().rev().map(cursor).collect()
+    }
+
+    /// What it costs to match so many cursors with as many rooms, so many times.
+    fn cost(count: usize, times: usize) -> Duration {
+        let (hello, lines) = hello_of(count);
+        let cursors = cursors(&hello);
+        let begin = Instant::now();
+        for _ in 0..times {
+            // More than a hello holds is matched, and then read from logic.
+            let _ = hello.with(&cursors, &lines);
+        }
+        begin.elapsed()
+    }
+
+    #[test]
+    fn matching_cursors_costs_what_their_number_costs_and_not_its_square() {
+        const TIMES: usize = 64;
+        // The least of some tries, since others use this machine too.
+        let tries: Vec<_> = (0..3).map(|_| (cost(128, TIMES), cost(128 * TIMES, 1))).collect();
+        let few = tries.iter().map(|(few, _)| *few).min().expect("tries");
+        let many = tries.iter().map(|(_, many)| *many).min().expect("tries");
+        println!("{TIMES} resumes of 128 rooms take {few:?}, one of {TIMES} times as many {many:?}");
+        assert!(many < few * 12, "{tries:?}");
+    }
+
+    #[test]
+    fn every_cursor_is_answered_from_the_shared_hello_or_none_is() {
+        let (hello, lines) = hello_of(200);
+        let mut cursors = cursors(&hello);
+        let (rooms, _) = hello.with(&cursors, &lines).expect("the rings reach back");
+        assert_eq!(rooms.len(), 200);
+        let elsewhere = RoomCursor { room_id: "a public room".to_owned(), position: AT };
+        cursors.push(elsewhere);
+        assert!(hello.with(&cursors, &lines).is_none(), "one room is not in it");
+        cursors.pop();
+        cursors[7].position.epoch += 1;
+        assert!(hello.with(&cursors, &lines).is_none(), "one is of another epoch");
+    }
 }

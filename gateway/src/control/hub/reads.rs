@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use corecast_proto::frame::{self, RoomObject};
 use corecast_proto::ids::{Position, RoomId};
+use corecast_proto::limits::HEADS_ROOMS;
 use corecast_proto::logic as pb;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::debug;
 
 use crate::control::logic_client::{LogicClient, LogicError};
 use crate::core::Wire;
@@ -80,9 +82,11 @@ impl Reads {
 
     pub(super) fn heads(&self, rooms: Vec<RoomId>, why: HeadsFor) {
         self.start(move |logic| async move {
-            let room_ids = rooms.iter().map(|id| id.as_str().to_owned()).collect();
-            let reply = logic.heads(pb::HeadsRequest { room_ids, defaults: false }).await;
-            Answer::Heads { rooms, why, answer: reply.ok().map(heads) }
+            let answer = all_heads(&logic, &rooms, matches!(why, HeadsFor::Tails(_))).await;
+            if let Err(error) = &answer {
+                debug!(rooms = rooms.len(), %error, "heads could not be read");
+            }
+            Answer::Heads { rooms, why, answer: answer.ok() }
         });
     }
 
@@ -128,6 +132,22 @@ impl Reads {
             // An ended hub needs no answer.
             let _ = answers.send(read(logic).await);
         });
+    }
+}
+
+/// As many requests as logic's limit makes it. What a later one tells is only newer.
+async fn all_heads(logic: &LogicClient, rooms: &[RoomId], defaults: bool) -> Result<Vec<Head>, LogicError> {
+    let mut found = Vec::with_capacity(rooms.len());
+    let mut defaults = defaults;
+    let mut rest = rooms;
+    loop {
+        let (some, more) = rest.split_at(rest.len().min(HEADS_ROOMS));
+        let room_ids = some.iter().map(|id| id.as_str().to_owned()).collect();
+        found.extend(heads(logic.heads(pb::HeadsRequest { room_ids, defaults }).await?));
+        if more.is_empty() {
+            return Ok(found);
+        }
+        (rest, defaults) = (more, false);
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::openings::Openings;
 use super::reads::{self, Answer, Reads};
-use super::{HubParts, JoinError, JoinReply, NumberedFrame};
+use super::{HubParts, InterestBoard, JoinError, JoinReply, NumberedFrame};
 use crate::config::Limits;
 use crate::core::lines::types::{Action, Arrival, LinesLimits, Ticket};
 use crate::core::lines::{Counters, Lines};
@@ -45,6 +45,7 @@ pub(super) enum Message {
         conn: ConnId,
         room_id: RoomId,
     },
+    ToldHeads(Vec<(RoomId, Position)>),
     Interrupted,
     Rooms {
         done: oneshot::Sender<HashMap<String, bool>>,
@@ -83,6 +84,7 @@ struct Task {
     reads: Reads,
     mailboxes: Vec<Mailbox>,
     watches: mpsc::UnboundedSender<(RoomId, bool)>,
+    interest: Arc<InterestBoard>,
     tickets: HashMap<Ticket, oneshot::Sender<()>>,
     next_ticket: Ticket,
     alarms: u64,
@@ -92,6 +94,7 @@ struct Task {
 /// Runs until `shutdown`.
 pub(super) async fn run(
     parts: HubParts,
+    interest: Arc<InterestBoard>,
     mut inbox: mpsc::Receiver<Message>,
     mut events: mpsc::UnboundedReceiver<Event>,
     told: Told,
@@ -100,10 +103,11 @@ pub(super) async fn run(
     let (answers_tx, mut answers) = mpsc::unbounded_channel();
     let mut task = Task {
         lines: Lines::new(parts.mailboxes.len(), limits(&parts.limits), 0),
-        openings: Openings::new(PLACEMENT_DEADLINE_MS),
+        openings: Openings::new(PLACEMENT_DEADLINE_MS, interest.clone()),
         reads: Reads::new(parts.logic, answers_tx),
         mailboxes: parts.mailboxes,
         watches: parts.watches,
+        interest,
         tickets: HashMap::new(),
         next_ticket: 1,
         alarms: 0,
@@ -179,6 +183,7 @@ impl Task {
                 }
             }
             Message::Leave { conn, room_id } => self.lines.handle_leave(conn, &room_id, now_ms),
+            Message::ToldHeads(heads) => self.lines.handle_told_heads(heads, now_ms),
             Message::Interrupted => self.lines.handle_interrupted(now_ms),
             Message::Rooms { done } => {
                 let rooms = self.lines.rooms_with_members().map(|id| (id.as_str().to_owned(), true));
@@ -195,7 +200,8 @@ impl Task {
     ) {
         let mut arrivals = Vec::with_capacity(frames.len());
         for frame in frames {
-            let last = frame.first + u64::from(frame.count.max(1)) - 1;
+            // Numbers near the end of u64 are nobody's; they must not end the hub.
+            let last = frame.first.saturating_add(u64::from(frame.count.max(1)) - 1);
             // The slower of the two paths mostly brings repeats: not worth encoding.
             if self.lines.is_settled(&frame.room_id, frame.epoch, last) {
                 continue;
@@ -283,6 +289,7 @@ impl Task {
                     self.openings.failed(placement.id, outcome, &mut self.lines, &self.reads, now_ms);
                 }
                 Action::Watch { room_id, on } => {
+                    self.interest.change(|interest| interest.handle_line(&room_id, on));
                     let _ = self.watches.send((room_id, on));
                 }
             }

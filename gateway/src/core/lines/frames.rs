@@ -2,8 +2,8 @@
 
 use corecast_proto::ids::{Position, RoomId};
 
+use super::Lines;
 use super::types::{Action, Arrival, Head, HeadsFor, RangeAnswer, RangeFor, Ticket};
-use super::{Lines, Unknown};
 use crate::core::sequencer::{Ask, Creation, Frame, Offered};
 
 // After logic could not be asked about rooms nobody here knows.
@@ -21,12 +21,8 @@ impl Lines {
             } else if let Some(seen) = self.elsewhere.get_mut(&arrival.room_id) {
                 *seen = (*seen).max(Position { epoch: arrival.epoch, seq: arrival.frame.last });
             } else {
-                let unknown = self.unknown.entry(arrival.room_id).or_insert_with(|| Unknown {
-                    seen: Position::default(),
-                    tickets: Vec::new(),
-                    default_at: None,
-                });
                 // The payload is in logic; once the room is known its head asks for it.
+                let unknown = self.unknown.entry(arrival.room_id).or_default();
                 unknown.seen = unknown.seen.max(Position { epoch: arrival.epoch, seq: arrival.frame.last });
                 if let Some(ticket) = ticket {
                     unknown.tickets.push(ticket);
@@ -39,6 +35,35 @@ impl Lines {
                 self.actions.push_back(Action::Recorded(ticket));
             } else {
                 self.tickets.insert(ticket, unsettled);
+            }
+        }
+        self.settle(now_ms);
+    }
+
+    /// Job left frames of these rooms out before it heard that they are wanted here, up to
+    /// these places. What a line lacks is read at once.
+    pub fn handle_told_heads(&mut self, heads: Vec<(RoomId, Position)>, now_ms: u64) {
+        for (room_id, told) in heads {
+            let Some(at) = self.rooms.get(&room_id).map(|room| room.line.at()) else {
+                match self.elsewhere.get_mut(&room_id) {
+                    Some(seen) => *seen = (*seen).max(told),
+                    None => {
+                        let unknown = self.unknown.entry(room_id).or_default();
+                        unknown.seen = unknown.seen.max(told);
+                    }
+                }
+                continue;
+            };
+            if told.epoch > at.epoch {
+                self.reset(&room_id, now_ms);
+            }
+            let Some(room) = self.rooms.get_mut(&room_id) else { continue };
+            if let Some(reset) = &mut room.reset {
+                reset.seen = reset.seen.max(told);
+            }
+            if told.epoch == at.epoch {
+                room.line.hurry(told.seq);
+                self.restless.insert(room_id);
             }
         }
         self.settle(now_ms);
@@ -227,6 +252,28 @@ impl Lines {
             let mut rooms = open;
             rooms.push(self.global.clone());
             self.actions.push_back(Action::Heads { rooms, why: HeadsFor::Unknown });
+        }
+    }
+
+    /// Default rooms that nobody here has heard of: the configuration gained them, or their
+    /// creation is on its way. Like rooms whose frames came, they wait for `global`.
+    pub(super) fn note_defaults(&mut self, heads: &[Head]) {
+        let global = heads.iter().find(|head| head.room_id.is_global()).map(|head| head.at);
+        let Some((at, room)) = global.zip(self.rooms.get_mut(&self.global)) else { return };
+        if at.epoch != room.line.at().epoch {
+            // The reset of `global` opens them.
+            return;
+        }
+        let known = &self.rooms;
+        let news = heads.iter().filter(|head| head.everyone && !known.contains_key(&head.room_id));
+        let mut found = false;
+        for head in news {
+            self.unknown.entry(head.room_id.clone()).or_default().default_at = Some((head.at, at.seq));
+            found = true;
+        }
+        if found && let Some(room) = self.rooms.get_mut(&self.global) {
+            room.line.hurry(at.seq);
+            self.restless.insert(self.global.clone());
         }
     }
 

@@ -41,7 +41,8 @@ pub struct Lines {
     rooms: Map<RoomId, Room>,
     global: RoomId,
     // Rooms beside the default ones that a connection is in (or will be, once its core has
-    // taken the command): what `Closed` takes back.
+    // taken the command): what `Closed` takes back. In order: a list of a thousand rooms must
+    // not be walked for each of them.
     memberships: Map<ConnId, Vec<RoomId>>,
     // Rooms that are known to be no default rooms and have no line here: their frames are
     // acked and dropped without asking. Their heads are kept, for the line of a join whose
@@ -84,6 +85,8 @@ pub struct Counters {
     pub behind: u64,
     /// Tail checks that found something missing.
     pub tails_behind: u64,
+    /// Tail checks that logic did not answer.
+    pub tails_failed: u64,
 }
 
 struct Room {
@@ -107,6 +110,7 @@ struct Reset {
 }
 
 // A room whose frames came before anybody knew what kind of room it is.
+#[derive(Default)]
 struct Unknown {
     seen: Position,
     tickets: Vec<Ticket>,

@@ -62,7 +62,7 @@ impl Lines {
     /// Is the connection in this room, or on its way into it?
     pub fn is_member(&self, conn: ConnId, room_id: &RoomId) -> bool {
         self.rooms.get(room_id).is_some_and(|room| room.everyone)
-            || self.memberships.get(&conn).is_some_and(|rooms| rooms.contains(room_id))
+            || self.memberships.get(&conn).is_some_and(|rooms| rooms.binary_search(room_id).is_ok())
     }
 
     /// Ends a membership.
@@ -80,8 +80,8 @@ impl Lines {
 
     /// The connection is gone. `opened`: its Open had been carried out.
     pub fn handle_closed(&mut self, conn: ConnId, opened: bool, now_ms: u64) {
-        for room_id in self.memberships.get(&conn).cloned().unwrap_or_default() {
-            self.forget_membership(conn, &room_id, now_ms);
+        for room_id in self.memberships.remove(&conn).unwrap_or_default() {
+            self.one_member_less(conn, &room_id, now_ms);
         }
         if opened {
             self.one_less_open(usize::from(conn.shard));
@@ -412,8 +412,8 @@ impl Lines {
 
     fn add_membership(&mut self, conn: ConnId, room_id: &RoomId) {
         let rooms = self.memberships.entry(conn).or_default();
-        if !rooms.contains(room_id) {
-            rooms.push(room_id.clone());
+        if let Err(place) = rooms.binary_search(room_id) {
+            rooms.insert(place, room_id.clone());
             if let Some(room) = self.rooms.get_mut(room_id) {
                 room.members[usize::from(conn.shard)] += 1;
             }
@@ -422,11 +422,16 @@ impl Lines {
 
     fn forget_membership(&mut self, conn: ConnId, room_id: &RoomId, now_ms: u64) -> bool {
         let Some(rooms) = self.memberships.get_mut(&conn) else { return false };
-        let Some(index) = rooms.iter().position(|id| id == room_id) else { return false };
-        rooms.swap_remove(index);
+        let Ok(place) = rooms.binary_search(room_id) else { return false };
+        rooms.remove(place);
         if rooms.is_empty() {
             self.memberships.remove(&conn);
         }
+        self.one_member_less(conn, room_id, now_ms);
+        true
+    }
+
+    fn one_member_less(&mut self, conn: ConnId, room_id: &RoomId, now_ms: u64) {
         if let Some(room) = self.rooms.get_mut(room_id) {
             let core = usize::from(conn.shard);
             room.members[core] -= 1;
@@ -437,7 +442,6 @@ impl Lines {
                 self.closing.insert((now_ms + self.limits.close_after_ms, room_id.clone()));
             }
         }
-        true
     }
 }
 

@@ -66,8 +66,9 @@ impl Lines {
             HeadsFor::Unknown => self.handle_unknown_heads(heads.map(|heads| (asked, heads)), now_ms),
             HeadsFor::Tails(stood) => {
                 self.checking_tails = false;
-                if let Some(heads) = heads {
-                    self.handle_tails(&stood, &heads, now_ms);
+                match heads {
+                    Some(heads) => self.handle_tails(&stood, &heads, now_ms),
+                    None => self.counters.tails_failed += 1,
                 }
             }
         }
@@ -97,6 +98,7 @@ impl Lines {
                 self.restless.insert(room_id.clone());
             }
         }
+        self.note_defaults(heads);
     }
 
     pub(super) fn check_tails(&mut self, now_ms: u64) {
@@ -114,7 +116,9 @@ impl Lines {
             .map(|(id, room)| (id.clone(), room.line.at()))
             .collect();
         self.checking_tails = true;
-        let rooms = stood.iter().map(|(id, _)| id.clone()).collect();
+        // `global` and the default rooms are in every such answer.
+        let others = stood.iter().filter(|(id, _)| !self.rooms[id].everyone);
+        let rooms = others.map(|(id, _)| id.clone()).collect();
         self.actions.push_back(Action::Heads { rooms, why: HeadsFor::Tails(stood) });
     }
 

@@ -135,7 +135,9 @@ pub enum RangeFor {
 /// Why heads are read.
 #[derive(Clone, Debug)]
 pub enum HeadsFor {
-    /// Tail check: where each line stood when the question was sent.
+    /// Tail check: where each line stood when the question was sent. The answer holds
+    /// `global` and all default rooms, known here or not: job does not send what it was not
+    /// asked for, so no frame would tell of a default room that nobody here knows.
     Tails(Vec<(RoomId, Position)>),
     /// Rooms that nobody here knows.
     Unknown,
@@ -176,7 +178,7 @@ pub enum Action {
     },
     /// Read heads; answer by `handle_heads` or `handle_heads_failed`.
     Heads {
-        /// Rooms; `global` may be among them.
+        /// Rooms; for [`HeadsFor::Unknown`] `global` is among them.
         rooms: Vec<RoomId>,
         /// Why.
         why: HeadsFor,
@@ -199,7 +201,7 @@ pub enum Action {
         /// How.
         outcome: Placed,
     },
-    /// Tell the fast path which rooms have members here.
+    /// Tell the fast path, and job, which rooms have members here.
     Watch {
         /// Room.
         room_id: RoomId,
