@@ -131,17 +131,17 @@ fn run(cli: Cli) -> Result<()> {
         Command::Migrate => {
             let config = shared.load(None)?;
             shared.start_telemetry(&config);
-            runtime()?.block_on(store_cmd::migrate(&config))
+            runtime(&config)?.block_on(store_cmd::migrate(&config))
         }
         Command::Doctor => {
             let config = shared.load(None)?;
             shared.start_telemetry(&config);
-            runtime()?.block_on(doctor::run(&config))
+            runtime(&config)?.block_on(doctor::run(&config))
         }
         Command::Store { command: StoreCommand::NewEpoch(Data { data }) } => {
             let config = shared.load(data)?;
             shared.start_telemetry(&config);
-            runtime()?.block_on(store_cmd::new_epoch(&config))
+            runtime(&config)?.block_on(store_cmd::new_epoch(&config))
         }
     }
 }
@@ -199,12 +199,16 @@ impl Shared {
         self.start_telemetry(config);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "corecast starts");
         tracing::info!("effective configuration\n{}", config.effective());
-        runtime()?.block_on(async { run(config, signals::shutdown()?).await })
+        runtime(config)?.block_on(async { run(config, signals::shutdown()?).await })
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")
+fn runtime(config: &Config) -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    builder.enable_all().build().context("no runtime")
 }
 
 /// Variables that are no text cannot be ours.

@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 /// Every key, with its default, unit and range as comments.
 pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
 
+/// More would only take turns.
+const THREADS_MAX: usize = 256;
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,6 +31,8 @@ pub struct Config {
     /// Folder of everything that is kept: the embedded store, node ids. Relative paths of
     /// other keys lie in it. Made when it is absent. Default `data`.
     pub data_dir: PathBuf,
+    /// Threads of everything but the connections, 0–256; 0, the default: as many as cores.
+    pub threads: usize,
     /// What this process writes to stderr.
     pub telemetry: Telemetry,
     /// The WebSocket tier.
@@ -224,6 +229,7 @@ impl Default for Config {
         let backend = |url| Backend { url, url_file: None };
         Self {
             data_dir: "data".into(),
+            threads: 0,
             telemetry: Telemetry::default(),
             gateway: Default::default(),
             logic: Default::default(),
@@ -304,6 +310,12 @@ impl Config {
         }
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::Value("data_dir = \"\": must name a folder".into()));
+        }
+        if self.threads > THREADS_MAX {
+            return Err(ConfigError::Value(format!(
+                "threads = {}: must be 0 to {THREADS_MAX}",
+                self.threads
+            )));
         }
         crate::telemetry::check_level(&self.telemetry.level).map_err(ConfigError::Value)
     }

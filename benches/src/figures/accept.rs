@@ -60,7 +60,7 @@ pub struct Found {
 /// The system cannot be used.
 pub fn run(options: &Options, head: &str) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let system = options.place.open()?;
+    let system = options.place.open_with(1, &[])?;
     let (http, grpc) = (system.logic()?, system.logic_grpc()?);
     println!(
         "{head}\n{}; one logic node is called, {} calls under way.\n",

@@ -30,9 +30,13 @@ pub struct Options {
     /// Members of each room; each is a connection in that room alone.
     #[arg(long, default_value_t = 10)]
     pub members: usize,
-    /// Seconds that count, after three that do not.
+    /// Seconds that count.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
+    /// Seconds of the same load before them: caches fill, and Kafka's virtual machine, on these
+    /// same cores, compiles what is hot.
+    #[arg(long, default_value_t = 30)]
+    pub warm_up: u64,
     /// Seconds over which the idle system's CPU is taken, with everybody connected.
     #[arg(long, default_value_t = 10)]
     pub idle_seconds: u64,
@@ -63,8 +67,9 @@ pub struct Found {
 /// # Errors
 /// The system cannot be used.
 pub fn run(options: &Options, head: &str) -> Result<bool> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let system = options.place.open()?;
+    // One thread: the client shares the cores with what it measures.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let system = options.place.open_with(1, &[])?;
     let (entry, pids) = (system.entry()?, system.pids());
     let found = runtime.block_on(async {
         tokio::select! {
@@ -82,8 +87,8 @@ pub fn run(options: &Options, head: &str) -> Result<bool> {
     let path = if log_only { "log path alone" } else { "fast path, log path behind it" };
     println!("{head}\n{}: {path}.\n", system.describe());
     println!(
-        "{} messages a second, one per request, {} rooms of {} members, {} s.\n",
-        options.rate, options.rooms, options.members, options.seconds
+        "{} messages a second, one per request, {} rooms of {} members, {} s after {} s of warm-up.\n",
+        options.rate, options.rooms, options.members, options.seconds, options.warm_up
     );
     println!("{}", super::histogram(&found.latency));
     println!(
@@ -109,12 +114,12 @@ pub async fn measure(options: &Options, entry: SocketAddr, pids: &[u32]) -> Resu
     let crew = Crew::gather(entry, options.rooms, options.members, TAIL).await?;
     sleep(Duration::from_secs(1)).await;
     let idle_cores = cores(pids, Duration::from_secs(options.idle_seconds)).await?;
-    let load = Duration::from_secs(options.seconds);
+    let (warm_up, load) = (Duration::from_secs(options.warm_up), Duration::from_secs(options.seconds));
     let start_ns = now_ns() + 50_000_000;
-    let counted = (start_ns + WARM_UP.as_nanos() as u64)..(start_ns + (WARM_UP + load).as_nanos() as u64);
+    let counted = (start_ns + warm_up.as_nanos() as u64)..(start_ns + (warm_up + load).as_nanos() as u64);
     let end_ns = AtomicU64::new(counted.end);
     let watch = async {
-        sleep(WARM_UP).await;
+        sleep(warm_up).await;
         let own = [std::process::id()];
         tokio::join!(cores(pids, load), cores(&own, load))
     };
@@ -143,8 +148,6 @@ async fn cores(pids: &[u32], over: Duration) -> Result<f64> {
     Ok(ns as f64 / start.elapsed().as_nanos() as f64)
 }
 
-/// Not counted: caches fill, the first batch meets a cold database.
-const WARM_UP: Duration = Duration::from_secs(3);
 /// Silence after which nothing comes any more.
 const TAIL: Duration = Duration::from_secs(3);
 /// Limits.

@@ -137,7 +137,9 @@ fn config(brokers: &str) -> rdkafka::ClientConfig {
         .set("compression.type", "lz4")
         // As the Java client does it: all producers agree where a room lies.
         .set("partitioner", "murmur2_random")
-        .set("linger.ms", "5")
+        // librdkafka asks a broker once for each partition and batch: without a wait that is a
+        // request per record. Who listens live got the record from the bus long before.
+        .set("linger.ms", "25")
         // Far below a broker's limit for a batch: only a record that is too large by itself
         // is ever refused, and never the small ones beside it.
         .set("batch.size", "262144")
