@@ -6,6 +6,7 @@
 mod support;
 
 use corecast_backends::store::Store;
+use corecast_proto::limits::RESUME_ROOMS;
 use corecast_proto::logic::{Cursor, HelloReply, HelloRequest, RoomKind, RoomSnapshot};
 use support::{GENERAL, Running, User, frame, node, node_with, seqs_of};
 
@@ -192,9 +193,9 @@ async fn an_unknown_user_and_too_many_rooms_are_refused() {
         rooms: (0..count).map(|n| newest(&format!("room-{n}"))).collect(),
         ..HelloRequest::default()
     };
-    let reply = node.grpc.clone().hello(rooms(1024)).await.unwrap().into_inner();
-    assert_eq!(reply.missing.len(), 1024);
-    let status = node.grpc.clone().hello(rooms(1025)).await.unwrap_err();
+    let reply = node.grpc.clone().hello(rooms(RESUME_ROOMS)).await.unwrap().into_inner();
+    assert_eq!(reply.missing.len(), RESUME_ROOMS);
+    let status = node.grpc.clone().hello(rooms(RESUME_ROOMS + 1)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::ResourceExhausted);
 }
 
