@@ -37,7 +37,10 @@ impl Scene {
     /// Offers a push of so many bytes; answers its ticket and whether it is owed.
     fn offer(&mut self, bytes: usize, now: Time) -> (Ticket, bool) {
         self.offset += 1;
-        let ticket = self.window.insert(Token { partition: 0, offset: self.offset }, bytes, now).unwrap();
+        let ticket = self
+            .window
+            .insert(Token { partition: 0, offset: self.offset }, bytes, now)
+            .expect("offsets grow");
         let push = Push { offset: self.offset, ..Default::default() };
         (ticket, self.lane.offer(&Arc::new(Planned { push, bytes }), ticket, now))
     }

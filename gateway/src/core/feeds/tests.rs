@@ -121,7 +121,7 @@ fn a_leave_behind_the_cursor_does_not_hide_the_moved_member() {
     world.frame("p", false, 1, 10);
     let mut steps = 2;
     for expected in [0, 1] {
-        let slot = world.feeds.next_below(&mut steps).unwrap();
+        let slot = world.feeds.next_below(&mut steps).expect("a member is left");
         assert_eq!(slot, expected);
         world.collect(slot, FREE);
     }
@@ -202,7 +202,7 @@ fn a_full_socket_over_the_soft_limit_misses_frames_room_by_room() {
     assert!(!world.feeds.lacks_something(0), "what is missed has passed by");
 
     // One question at a time; frames of other rooms go on, those of the room do not.
-    let (room, reached) = world.question(0, 0).unwrap();
+    let (room, reached) = world.question(0, 0).expect("a question");
     assert_eq!((room.as_str(), reached.seq), ("d", 1));
     assert!(world.question(0, 0).is_none());
     world.frame("d", true, 3, 10);
@@ -217,7 +217,7 @@ fn a_full_socket_over_the_soft_limit_misses_frames_room_by_room() {
         world.wires(),
         [Wire::text(b"two").bytes().to_vec(), Wire::text(b"three").bytes().to_vec()].concat()
     );
-    let (room, _) = world.question(0, 0).unwrap();
+    let (room, _) = world.question(0, 0).expect("a question");
     assert_eq!(room.as_str(), "p", "rooms take turns");
     assert!(world.page(0, "p", Page::Frames { frames: vec![(5, Wire::text(b"p"))], reached: 5 }));
     assert!(world.question(0, 0).is_none());
@@ -237,12 +237,12 @@ fn a_page_below_the_number_is_followed_by_another_question() {
         world.frame("d", true, number, 10);
     }
     world.collect(0, blocked);
-    assert_eq!(world.question(0, 0).unwrap().1.seq, 0);
+    assert_eq!(world.question(0, 0).expect("a question").1.seq, 0);
     assert!(world.page(0, "d", Page::Frames { frames: vec![(2, Wire::text(b"x"))], reached: 2 }));
-    assert_eq!(world.question(0, 0).unwrap().1.seq, 2);
+    assert_eq!(world.question(0, 0).expect("a question").1.seq, 2);
     assert!(world.page(0, "d", Page::TryLater));
     assert!(world.question(0, RETRY_MS - 1).is_none());
-    assert_eq!(world.question(0, RETRY_MS).unwrap().1.seq, 2);
+    assert_eq!(world.question(0, RETRY_MS).expect("a question").1.seq, 2);
     assert!(world.page(0, "d", Page::Frames { frames: Vec::new(), reached: 2 }));
     assert!(world.question(0, RETRY_MS - 1).is_none(), "no progress: it does not spin");
 }
@@ -286,7 +286,7 @@ fn who_does_not_catch_up_in_time_is_told_apart_until_it_is_cut() {
     let mut world = World::new(1);
     world.frame("d", true, 1, 10);
     world.collect(0, Peer { blocked: true, push_bytes: 100, now_ms: 7, ..FREE });
-    let asks = |world: &mut World, now_ms| world.question_at(0, now_ms).unwrap().too_long;
+    let asks = |world: &mut World, now_ms| world.question_at(0, now_ms).expect("a question").too_long;
     assert!(!asks(&mut world, 6 + BEHIND_MS));
     // A page that does not bring it to the shard's number changes nothing.
     world.frame("d", true, 2, 10);
