@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::stand::{installed, repository};
-use crate::support::process::free_port;
 use crate::support::{folder, http, in_time};
 
 /// Something that speaks HTTP and keeps the heads it read. It ends with its test's runtime.
@@ -68,7 +67,7 @@ struct Nginx {
 
 impl Nginx {
     fn start(gateways: &[SocketAddr], logics: &[SocketAddr]) -> Self {
-        let (folder, port) = (folder(), free_port());
+        let (folder, port) = (folder(), corecast_ports::free());
         let list = |nodes: &[SocketAddr]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let output = script()
             .arg("start")
@@ -96,7 +95,7 @@ fn has_line(head: &str, line: &str) -> bool {
 }
 
 fn nobody() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
+    SocketAddr::from(([127, 0, 0, 1], corecast_ports::free()))
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::support::apart::{Apart, check_config, dead_kafka};
 use crate::support::chatter::Chatter;
-use crate::support::process::free_port;
 use crate::support::{Browser, GENERAL, Setup, eventually, http, in_time};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,10 +117,10 @@ async fn rows_of_a_dead_logic_node_reach_the_log_by_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_reach_each_other_by_name() {
     let Some(apart) = Apart::ready().await else { return };
-    let port = free_port();
+    let port = corecast_ports::free();
     let logic = apart.node("logic-1").set("logic.grpc_addr", format!("0.0.0.0:{port}"));
     let logic = logic.set("logic.advertise_grpc", format!("localhost:{port}")).start().await;
-    let port = free_port();
+    let port = corecast_ports::free();
     let gateway = apart.node("gateway-1").set("gateway.grpc_addr", format!("0.0.0.0:{port}"));
     let gateway = gateway.set("gateway.advertise_grpc", format!("localhost:{port}"));
     let gateway = gateway.set("bus.url", "none:").set("gateway.limits.tail_check_ms", 60_000).start().await;

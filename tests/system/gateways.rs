@@ -12,7 +12,6 @@ use corecast_checker::Recorder;
 
 use crate::support::cluster::Cluster;
 use crate::support::peer::{Manners, Peer};
-use crate::support::process::free_port;
 use crate::support::{Browser, Corecast, GENERAL, Setup, eventually, folder};
 
 /// `corecast up` whose registry lists one more gateway at this port.
@@ -43,7 +42,7 @@ async fn a_gateway_that_takes_pushes_gets_each_number_once_and_in_order() {
 #[tokio::test]
 async fn unreachable_for_less_than_10_s_over_a_crash_it_is_still_owed_everything() {
     let data = folder();
-    let port = free_port();
+    let port = corecast_ports::free();
     let setup = with_second_gateway(data.path(), port);
     let corecast = setup.start().await;
     let ann = corecast.account("ann").await;
@@ -87,7 +86,7 @@ async fn a_gateway_that_stops_reading_does_not_hold_the_others_for_more_than_its
 async fn unreachable_for_longer_the_offset_passes_and_its_clients_are_complete_by_the_tail_check() {
     // No fast path, and a second gateway that job cannot reach: only the tail check is left.
     let mut cluster = Cluster::new(BusFaults { drop_all: true, ..BusFaults::default() }).await;
-    let nobody = free_port();
+    let nobody = corecast_ports::free();
     cluster.start_logic().await;
     cluster.start_gateway(|_| {}).await;
     let second =

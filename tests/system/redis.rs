@@ -3,7 +3,6 @@
 //! see nothing twice, and nobody has to start corecast again. Why it matters: the fast path is
 //! what they feel, the log is what they get.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,17 +24,9 @@ impl Redis {
             println!("not run: CORECAST_TEST_REDIS is not set; scripts/with-middleware sets it");
             return None;
         }
-        for _ in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let port = listener.local_addr().expect("an address").port();
-            drop(listener);
-            let redis = Self { dir: folder(), port };
-            // Somebody else may have taken the port meanwhile.
-            if redis.run("start", &[&port.to_string()]) {
-                return Some(redis);
-            }
-        }
-        panic!("no Redis starts");
+        let redis = Self { dir: folder(), port: corecast_ports::free() };
+        assert!(redis.run("start", &[&redis.port.to_string()]), "Redis starts");
+        Some(redis)
     }
 
     fn url(&self) -> String {

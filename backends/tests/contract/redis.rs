@@ -1,7 +1,6 @@
 //! Redis for the tests: the one of the environment with a prefix of its own for each test, or
 //! a private one that may be killed.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -166,14 +165,7 @@ fn script() -> PathBuf {
 
 /// Ports in a row; a cluster needs those 10,000 above too.
 fn free_ports(count: u16) -> Vec<u16> {
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    for _ in 0..1000 {
-        // All of them below what the kernel gives to outgoing connections.
-        let first = rand::random_range(12_800..19_900u16);
-        let mut ports = first..first + count;
-        if ports.all(|port| free(port) && (count == 1 || free(port + 10_000))) {
-            return (first..first + count).collect();
-        }
-    }
-    panic!("no {count} free ports in a row");
+    let above = if count == 1 { 0 } else { 10_000 };
+    let first = corecast_ports::free_range((0..count).flat_map(|n| [n, n + above]));
+    (first..first + count).collect()
 }

@@ -62,10 +62,10 @@ impl System {
             binary: binary.to_owned(),
             sets: sets.to_vec(),
             folder,
-            entry: free_port()?,
-            metrics: free_port()?,
-            logic: free_port()?,
-            logic_grpc: free_port()?,
+            entry: corecast_ports::free(),
+            metrics: corecast_ports::free(),
+            logic: corecast_ports::free(),
+            logic_grpc: corecast_ports::free(),
             child: None,
         };
         embedded.start()?;
@@ -479,10 +479,6 @@ fn is_node(name: &str) -> bool {
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn last_lines(text: String) -> String {

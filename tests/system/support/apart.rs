@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use corecast_backends::url;
 
 use super::etcd::{Etcd, LEASE};
-use super::process::{self, free_port};
+use super::process;
 use super::{Account, Corecast, Setup};
 
 /// Where the engines are, and what the processes have in common.
@@ -103,7 +103,7 @@ impl Apart {
 
 /// A Kafka that nobody runs.
 pub fn dead_kafka() -> String {
-    format!("kafka://127.0.0.1:{}", free_port())
+    format!("kafka://127.0.0.1:{}", corecast_ports::free())
 }
 
 /// `corecast check-config` of what `corecast default-config` prints, changed by `sets`; answers

@@ -35,7 +35,7 @@ impl Etcd {
     /// On one of our own, where the engines are there.
     pub fn start() -> Option<Self> {
         Self::given()?;
-        let (dir, port) = (super::folder(), free_port_pair());
+        let (dir, port) = (super::folder(), corecast_ports::free_range([0, 1]));
         run(&["start", text(dir.path()), &port.to_string()]);
         Some(Self { hosts: format!("127.0.0.1:{port}"), prefix: prefix(), own: Some(Own { dir }) })
     }
@@ -112,12 +112,4 @@ fn text(path: &Path) -> &str {
 
 fn prefix() -> String {
     format!("test-{}", rand::random::<u64>())
-}
-
-/// A port and its neighbour, below those the kernel gives to clients.
-fn free_port_pair() -> u16 {
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let candidates = std::iter::repeat_with(|| rand::random_range(20_000..30_000_u16));
-    let mut found = candidates.filter(|first| is_free(*first) && is_free(first + 1));
-    found.next().expect("the candidates do not end")
 }

@@ -270,12 +270,6 @@ pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     (output.status, out.to_string(), format!("{out}{err}"))
 }
 
-/// A port of loopback that nobody listens on now.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
 fn spawn(wrapper: &[String], arguments: &[&str], settings: &BTreeMap<String, String>) -> (Child, Output) {
     let mut command = match wrapper.split_first() {
         None => binary(),

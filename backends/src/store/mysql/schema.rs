@@ -28,7 +28,7 @@ const CHANGE: Duration = Duration::from_secs(3600);
 const NO_DATABASE: u16 = 1049;
 
 /// The lock is the server's, so its name carries the database.
-const LOCK_NAME: &str = "CONCAT('corecast.migrate.', MD5(DATABASE()))";
+const LOCK_NAME: &str = "CONCAT('corecast.migrate.', LEFT(SHA2(DATABASE(), 256), 40))";
 
 /// Brings the tables to [`SCHEMA_VERSION`], making the database where it is absent. Done
 /// again it changes nothing; two at once wait for each other.

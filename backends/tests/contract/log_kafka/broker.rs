@@ -1,6 +1,5 @@
 //! A cluster that a test may kill, started by the project's own script.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -20,7 +19,9 @@ impl Brokers {
             println!("not run: {VARIABLE} is not set");
             return None;
         }
-        let brokers = Self { folder: tempfile::tempdir().expect("a folder"), port: free_ports(), nodes };
+        // Of each a port for clients, and one 100 above for its controller.
+        let port = corecast_ports::free_range((0..nodes).flat_map(|n| [n, n + 101]));
+        let brokers = Self { folder: tempfile::tempdir().expect("a folder"), port, nodes };
         brokers.script("start", &[&brokers.port.to_string(), &nodes.to_string()]);
         Some(brokers)
     }
@@ -57,22 +58,6 @@ impl Drop for Brokers {
         // Quicker than a clean stop, and nobody needs the data.
         for node in 1..=self.nodes {
             self.run("kill", &[&node.to_string()]);
-        }
-    }
-}
-
-/// The first of three free ports whose neighbours 100 above are free too.
-fn free_ports() -> u16 {
-    loop {
-        let probe = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let first = probe.local_addr().expect("bound").port();
-        drop(probe);
-        let wanted = (0..3).chain(101..104);
-        let free = |offset| {
-            first.checked_add(offset).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        };
-        if wanted.into_iter().all(free) {
-            return first;
         }
     }
 }

@@ -6,6 +6,7 @@ mod broker;
 mod group;
 mod outage;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,11 +82,15 @@ impl Kafka {
             list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
         }
         reader.assign(&list).expect("assigns");
-        let (mut messages, mut ends) = (Vec::new(), 0);
-        while ends < partitions {
+        // A set: a partition whose reading is begun again, after an error of its broker, tells
+        // its end a second time.
+        let (mut messages, mut ended) = (Vec::new(), BTreeSet::new());
+        while ended.len() < partitions {
             match reader.poll(PATIENCE).expect("an end or a record") {
                 Ok(message) => messages.push(message.detach()),
-                Err(rdkafka::error::KafkaError::PartitionEOF(_)) => ends += 1,
+                Err(rdkafka::error::KafkaError::PartitionEOF(partition)) => {
+                    ended.insert(partition);
+                }
                 Err(error) => println!("reading {topic}: {error}"),
             }
         }

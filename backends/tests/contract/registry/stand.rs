@@ -87,7 +87,7 @@ impl Etcd {
     pub(super) fn prepare(members: u16) -> Option<Self> {
         Place::given()?;
         let dir = tempfile::tempdir().expect("a folder");
-        Some(Self { dir, port: free_ports(2 * members), members })
+        Some(Self { dir, port: corecast_ports::free_range(0..2 * members), members })
     }
 
     /// All addresses.
@@ -135,15 +135,6 @@ impl Drop for Etcd {
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/middleware/etcd")
-}
-
-/// The first of so many neighbouring ports that nobody listens on, below those the kernel
-/// gives to clients.
-fn free_ports(count: u16) -> u16 {
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let candidates = std::iter::repeat_with(|| rand::random_range(20_000..30_000_u16));
-    let mut found = candidates.filter(|first| (*first..first + count).all(is_free));
-    found.next().expect("the candidates do not end")
 }
 
 /// What a link does with bytes.

@@ -8,7 +8,7 @@ use super::Database;
 
 /// (`type`, `key`) of each table of a plan.
 async fn plan(conn: &mut mysql_async::Conn, sql: &str) -> Vec<(String, String)> {
-    let rows: Vec<Row> = conn.query(format!("EXPLAIN {sql}")).await.expect(sql);
+    let rows: Vec<Row> = conn.query(format!("EXPLAIN FORMAT=TRADITIONAL {sql}")).await.expect(sql);
     let column = |row: &Row, name: &str| -> String {
         row.get::<Option<String>, _>(name).flatten().unwrap_or_default()
     };
@@ -19,7 +19,11 @@ async fn plan(conn: &mut mysql_async::Conn, sql: &str) -> Vec<(String, String)> 
 async fn statements_under_locks_and_pages_use_an_index() {
     let Some(database) = Database::new().await else { return };
     let mut conn = database.conn().await;
-    let fill = "INSERT INTO rooms (id, name, creator_id, creator_username, kind, create_time, update_time, \
+    let fill = "CREATE TEMPORARY TABLE seq_1_to_50 (seq INT); CREATE TEMPORARY TABLE seq_1_to_40 (seq INT); \
+                INSERT INTO seq_1_to_50 WITH RECURSIVE n (seq) AS \
+                (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < 50) SELECT seq FROM n; \
+                INSERT INTO seq_1_to_40 SELECT seq FROM seq_1_to_50 WHERE seq <= 40; \
+                INSERT INTO rooms (id, name, creator_id, creator_username, kind, create_time, update_time, \
                 epoch, last_seq, last_ms) SELECT CONCAT('r', seq), CONCAT('r', seq), '', '', 1, 1, 1, 1, 0, 0 \
                 FROM seq_1_to_50; \
                 INSERT INTO messages SELECT CONCAT('r', a.seq), b.seq, '1-1', 'u', 'n', 'x', CONCAT('k', b.seq) \

@@ -1,6 +1,6 @@
 //! A server of the test's own, to be killed and started again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use corecast_backends::store::*;
@@ -10,7 +10,7 @@ use super::Database;
 use crate::store::{OWNER, all_messages, frame, rows_of, seeded, send, seqs};
 use crate::support::eventually;
 
-/// A MariaDB in a folder of its own; gone at the end, however the test ends.
+/// A MariaDB, or the engine asked for, in a folder of its own; gone at the end, however the test ends.
 struct Server {
     folder: PathBuf,
     url: String,
@@ -24,18 +24,16 @@ impl Server {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("corecast-mariadb").tempdir().expect("folder").keep();
-        let port = {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-            free.local_addr().expect("bound").port()
-        };
+        let port = corecast_ports::free();
         let server = Self { folder, url: format!("mysql://root@127.0.0.1:{port}/mysql") };
         server.script("start", &[&port.to_string()]);
         Some(server)
     }
 
     fn script(&self, verb: &str, arguments: &[&str]) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/middleware/mariadb");
-        let mut command = Command::new(script);
+        let engine = std::env::var("CORECAST_TEST_MYSQL_ENGINE").unwrap_or_else(|_| "mariadb".to_owned());
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/middleware");
+        let mut command = Command::new(scripts.join(engine));
         let done = command.arg(verb).arg(&self.folder).args(arguments).status().expect("the script runs");
         assert!(done.success(), "{verb}: {done}");
     }
