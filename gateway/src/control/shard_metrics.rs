@@ -1,7 +1,7 @@
 //! The numbers of the shards and of the lines as Prometheus text. Both count in plain
 //! numbers; names and types are put to them here, when somebody asks.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use crate::core::counters::{Counters, TURN_US};
@@ -87,22 +87,35 @@ fn counters(shards: &[Counters]) -> String {
             sample(&mut out, "closed_total", &labels, *value);
         }
     }
-    family(&mut out, "turns_total", "counter");
+    family(&mut out, "turn_seconds", "histogram");
     for (index, shard) in shards.iter().enumerate() {
-        for (at, value) in shard.turns.iter().enumerate() {
-            let up_to = TURN_US.get(at).map_or("more".to_owned(), u64::to_string);
-            let labels = format!("shard=\"{index}\",up_to_us=\"{up_to}\"");
-            sample(&mut out, "turns_total", &labels, *value);
-        }
+        turns(&mut out, index, shard);
     }
     out
+}
+
+/// The turns of one shard as a histogram: buckets that include those below them.
+fn turns(out: &mut String, index: usize, shard: &Counters) {
+    let mut count = 0;
+    for (at, value) in shard.turns.iter().enumerate() {
+        count += value;
+        let end = TURN_US.get(at).map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
+        sample(out, "turn_seconds_bucket", &format!("shard=\"{index}\",le=\"{end}\""), count);
+    }
+    let labels = format!("shard=\"{index}\"");
+    sample(out, "turn_seconds_sum", &labels, seconds(shard.turns_us));
+    sample(out, "turn_seconds_count", &labels, count);
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 fn family(out: &mut String, name: &str, kind: &str) {
     writeln!(out, "# TYPE corecast_gateway_{name} {kind}").expect("a String takes every byte");
 }
 
-fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
+fn sample(out: &mut String, name: &str, labels: &str, value: impl Display) {
     writeln!(out, "corecast_gateway_{name}{{{labels}}} {value}").expect("a String takes every byte");
 }
 
@@ -114,6 +127,26 @@ mod tests {
     fn every_gauge_is_a_number_of_the_shard() {
         for name in GAUGES {
             assert!(Counters::NAMES.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_of_turns_includes_those_below_it() {
+        let mut shard = Counters::default();
+        for us in [40, 60, 1_000, 70_000] {
+            shard.count_turn(us);
+        }
+        let text = counters(&[shard]);
+        for line in [
+            "bucket{shard=\"0\",le=\"0.00005\"} 1",
+            "bucket{shard=\"0\",le=\"0.0001\"} 2",
+            "bucket{shard=\"0\",le=\"0.001\"} 3",
+            "bucket{shard=\"0\",le=\"0.05\"} 3",
+            "bucket{shard=\"0\",le=\"+Inf\"} 4",
+            "sum{shard=\"0\"} 0.0711",
+            "count{shard=\"0\"} 4",
+        ] {
+            assert!(text.contains(&format!("corecast_gateway_turn_seconds_{line}\n")), "{line}: {text}");
         }
     }
 

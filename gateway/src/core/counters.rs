@@ -12,15 +12,17 @@ macro_rules! counters {
             pub closed: [u64; CLOSED],
             /// Turns by duration: how many took at most [`TURN_US`]`[i]` µs, the last: longer.
             pub turns: [u64; TURN_US.len() + 1],
+            /// How long all of them took together, µs.
+            pub turns_us: u64,
         }
 
         impl Counters {
             /// Names of the single numbers, in the order of [`Counters::values`].
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
 
-            /// Every number: the single ones, then causes, then durations.
+            /// Every number: the single ones, then causes, then durations and their sum.
             pub fn values(&self) -> impl Iterator<Item = u64> {
-                [$(self.$name),+].into_iter().chain(self.closed).chain(self.turns)
+                [$(self.$name),+].into_iter().chain(self.closed).chain(self.turns).chain([self.turns_us])
             }
 
             /// The reverse of [`Counters::values`]; what is missing is 0.
@@ -30,6 +32,7 @@ macro_rules! counters {
                     $($name: next(),)+
                     closed: std::array::from_fn(|_| next()),
                     turns: std::array::from_fn(|_| next()),
+                    turns_us: next(),
                 }
             }
         }
@@ -155,6 +158,7 @@ impl Counters {
     pub fn count_turn(&mut self, us: u64) {
         let at = TURN_US.iter().position(|end| us <= *end).unwrap_or(TURN_US.len());
         self.turns[at] += 1;
+        self.turns_us += us;
     }
 }
 
@@ -168,10 +172,10 @@ mod tests {
         counters.count_end(Ended::By(CloseCode::TryLater));
         counters.count_end(Ended::Http);
         counters.count_turn(51);
-        counters.count_turn(u64::MAX);
+        counters.count_turn(9_000_000);
         assert_eq!(Counters::from_values(counters.values()), counters);
         let at = (0..CLOSED).position(|at| Counters::closed_label(at) == "try_later").unwrap();
         assert_eq!(counters.closed[at], 1);
-        assert_eq!((counters.turns[1], counters.turns[TURN_US.len()]), (1, 1));
+        assert_eq!((counters.turns[1], counters.turns[TURN_US.len()], counters.turns_us), (1, 1, 9_000_051));
     }
 }
