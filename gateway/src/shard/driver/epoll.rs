@@ -4,9 +4,10 @@
 //! it twice.
 //!
 //! A peer is accepted when its first bytes are there (`TCP_DEFER_ACCEPT`, tcp(7)) and read at
-//! once: accepting and reading a request is one wake, not two. Room to write is asked about
-//! only after a short send; asked from the beginning it would be an event of its own for
-//! every new peer.
+//! once: accepting and reading a request is one wake, not two. It is watched from then on, for
+//! what was read already would be an event, and asked about room to write only after a short
+//! send, for the same reason. The listener is asked for as many peers as it is likely to have: an
+//! accept(2) that finds nobody has made a socket, an inode and a file, and throws them away.
 //!
 //! Sends go out one system call each, or, with a [`SendRing`], all of a batch in one.
 
@@ -47,6 +48,10 @@ pub struct Epoll {
     /// Given up for a moment to accept and refuse a peer when no other descriptor is left.
     spare: Option<File>,
     accept_again_ms: Option<u64>,
+    /// Turns in a row in which the listener had all the peers it was asked for.
+    rush: u32,
+    /// This turn is one of them.
+    rushed: bool,
     send_bytes: usize,
     exhausted: u64,
     logged_ms: Option<u64>,
@@ -62,8 +67,18 @@ struct Socket {
     readable: bool,
     /// The peer's end was announced: read until it is seen.
     hung_up: bool,
-    /// It was full once: the kernel tells of room from then on.
-    asks_for_room: bool,
+    watched: Watched,
+}
+
+/// What the kernel tells of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    /// Nothing: a new peer whose request was not read yet.
+    Not,
+    /// What comes in.
+    Incoming,
+    /// And room to write: it was full once.
+    Both,
 }
 
 impl Epoll {
@@ -94,6 +109,8 @@ impl Epoll {
             parts: Vec::new(),
             spare: Some(File::open("/dev/null")?),
             accept_again_ms: None,
+            rush: 0,
+            rushed: false,
             send_bytes,
             exhausted: 0,
             logged_ms: None,
@@ -162,33 +179,51 @@ impl Epoll {
         socket.fd.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    fn insert(&mut self, key: Key, fd: OwnedFd) -> io::Result<()> {
-        let raw = fd.as_raw_fd();
+    /// Keeps a socket, unwatched.
+    fn hold(&mut self, key: Key, fd: OwnedFd) {
         let slot = key.slot as usize;
         if self.sockets.len() <= slot {
             self.sockets.resize_with(slot + 1, Socket::vacant);
         }
-        // Kept even if it cannot be watched: the close that follows finds it.
         self.sockets[slot] = Socket { fd: Some(fd), generation: key.generation, ..Socket::vacant() };
-        sys::watch(&self.epoll, raw, INCOMING, token(key))
+    }
+
+    /// What comes in is an event from now on, and if something is there already, at once.
+    fn watch(&mut self, key: Key) -> io::Result<()> {
+        let Some(fd) = self.fd(key) else { return Ok(()) };
+        let Some(socket) = self.socket(key) else { return Ok(()) };
+        if socket.watched != Watched::Not {
+            return Ok(());
+        }
+        socket.watched = Watched::Incoming;
+        sys::watch(&self.epoll, fd, INCOMING, token(key))
     }
 
     /// A socket is full: room in it is an event from now on, and if there is some already,
     /// at once.
     fn ask_for_room(&mut self, key: Key) -> io::Result<()> {
-        let Some(socket) = self.socket(key) else { return Ok(()) };
-        if std::mem::replace(&mut socket.asks_for_room, true) {
-            return Ok(());
-        }
         let Some(fd) = self.fd(key) else { return Ok(()) };
-        sys::rewatch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key))
+        let Some(socket) = self.socket(key) else { return Ok(()) };
+        match std::mem::replace(&mut socket.watched, Watched::Both) {
+            Watched::Not => sys::watch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key)),
+            Watched::Incoming => sys::rewatch(&self.epoll, fd, INCOMING | libc::EPOLLOUT, token(key)),
+            Watched::Both => Ok(()),
+        }
     }
 
     fn handle_event(&mut self, event: libc::epoll_event, handler: &mut impl Handler) {
         let (what, data) = (event.events, event.u64);
         match data {
             WAKER => {}
-            LISTENER => self.accept(ACCEPTS, handler),
+            LISTENER => {
+                // One, as long as they come one by one; a queue that is not empty the next two
+                // times is a rush, and of that it takes twice as many each turn.
+                let most: usize = 1 << self.rush.saturating_sub(1).min(ACCEPTS.ilog2());
+                if self.accept(most, handler) == most {
+                    self.rushed = true;
+                    self.rush += 1;
+                }
+            }
             _ => {
                 let key = Key { slot: data as u32, generation: (data >> 32) as u32 };
                 let Some(socket) = self.socket(key) else { return };
@@ -215,8 +250,19 @@ impl Epoll {
         }
     }
 
-    /// Reads one connection once: how many bytes.
+    /// Reads one connection once, and watches it from the first time on: how many bytes.
     fn read(&mut self, key: Key, handler: &mut impl Handler) -> usize {
+        let count = self.receive(key, handler);
+        if self.socket(key).is_some_and(|socket| socket.watched == Watched::Not)
+            && let Err(error) = self.watch(key)
+        {
+            warn!(%error, "socket not watched");
+            handler.failed(key);
+        }
+        count
+    }
+
+    fn receive(&mut self, key: Key, handler: &mut impl Handler) -> usize {
         let Some(socket) = self.socket(key) else { return 0 };
         if socket.paused {
             // It stays marked: a resume puts it back.
@@ -253,30 +299,30 @@ impl Epoll {
         0
     }
 
-    fn accept(&mut self, most: usize, handler: &mut impl Handler) {
-        for _ in 0..most {
-            let Some(listener) = &self.listener else { return };
+    /// Accepts at most so many; answers how many times there was one.
+    fn accept(&mut self, most: usize, handler: &mut impl Handler) -> usize {
+        for done in 0..most {
+            let Some(listener) = &self.listener else { return done };
             match sys::accept(listener.as_raw_fd()) {
                 Ok((fd, peer)) => match handler.accepted(peer) {
                     Some(key) => {
-                        if let Err(error) = self.insert(key, fd) {
-                            warn!(%error, "socket not watched");
-                            handler.failed(key);
-                        }
+                        self.hold(key, fd);
                         self.set_readable(key);
                     }
                     None => sys::refuse(&fd),
                 },
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return,
+                    Some(libc::EAGAIN) => return done,
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        return self.no_descriptor(&error);
+                        self.no_descriptor(&error);
+                        return done;
                     }
                     // The peer is gone already, or a signal came.
                     _ => {}
                 },
             }
         }
+        most
     }
 
     /// Refuses one peer with the spare descriptor and rests: a level-triggered listener
@@ -312,6 +358,9 @@ impl Epoll {
 impl Driver for Epoll {
     fn turn(&mut self, now_ms: u64, read: bool, handler: &mut impl Handler) -> io::Result<Turned> {
         self.now_ms = now_ms;
+        if !std::mem::take(&mut self.rushed) {
+            self.rush = 0;
+        }
         self.accept_again()?;
         let count = match std::mem::take(&mut self.fetched) {
             0 => sys::wait(&self.epoll, &mut self.events, 0)?,
@@ -409,7 +458,9 @@ impl Driver for Epoll {
         if self.send_bytes > 0 {
             socket.set_send_buffer_size(self.send_bytes)?;
         }
-        self.insert(key, fd)
+        // Kept even if it cannot be watched: the close that follows finds it.
+        self.hold(key, fd);
+        self.watch(key)
     }
 
     fn stop_accept(&mut self, handler: &mut impl Handler) {
@@ -450,7 +501,14 @@ impl Driver for Epoll {
 
 impl Socket {
     fn vacant() -> Self {
-        Self { fd: None, generation: 0, paused: false, readable: false, hung_up: false, asks_for_room: false }
+        Self {
+            fd: None,
+            generation: 0,
+            paused: false,
+            readable: false,
+            hung_up: false,
+            watched: Watched::Not,
+        }
     }
 }
 
@@ -480,7 +538,7 @@ const READS: usize = 256;
 /// Bytes read in a turn, but for the last connection's: full of the smallest frames they keep
 /// a core for some milliseconds.
 const READ_BYTES: usize = 512 << 10;
-/// Peers accepted at once.
+/// Peers accepted at once, a power of two.
 const ACCEPTS: usize = 64;
 /// Peers accepted before the listener closes: more than any backlog holds.
 const ACCEPTS_AT_END: usize = 1 << 16;
