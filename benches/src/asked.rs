@@ -49,6 +49,8 @@ pub(crate) struct Asked {
     pub(crate) members: usize,
     pub(crate) quick: bool,
     pub(crate) together: Option<u64>,
+    /// Laps of a churn.
+    pub(crate) laps: Option<usize>,
 }
 
 impl Scenario {
@@ -149,7 +151,7 @@ impl Asked {
             }
             Scenario::Churn => {
                 let mut workload = Churn::of(members);
-                workload.laps = if self.quick { 3 } else { workload.laps };
+                workload.laps = self.laps.unwrap_or(if self.quick { 3 } else { workload.laps });
                 workload.run(server)
             }
         }

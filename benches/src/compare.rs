@@ -37,6 +37,9 @@ pub(crate) struct Gateway {
     /// Messages that leave together: of a fan-out at each moment, of a backlog as a batch.
     #[arg(long)]
     together: Option<u64>,
+    /// Laps of `churn`; without it ten.
+    #[arg(long)]
+    laps: Option<usize>,
     /// By which public way messages enter corecast; without it `comet` for what is written
     /// alone, `stream` for what rides together, `logic` for what must be caught up.
     #[arg(long, value_enum)]
@@ -130,7 +133,8 @@ fn words(options: &Gateway) -> Vec<String> {
 fn measure(options: &Gateway, setup: &Setup, scenario: Scenario, members: usize) -> Result<Series> {
     let rounds = if options.quick { options.rounds.min(QUICK_ROUNDS) } else { options.rounds };
     let rounds = rounds.min(scenario.rounds_max());
-    let asked = Asked { scenario, members, quick: options.quick, together: options.together };
+    let asked =
+        Asked { scenario, members, quick: options.quick, together: options.together, laps: options.laps };
     let subjects = if options.subjects.is_empty() { scenario.subjects() } else { options.subjects.clone() };
     let subjects: Vec<Kind> = subjects.into_iter().filter(|kind| asked.is_for(*kind)).collect();
     let way = options.way.unwrap_or(asked.way());
