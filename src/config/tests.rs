@@ -12,8 +12,8 @@ fn from_env(pairs: &[(&str, &str)]) -> Result<Config, String> {
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("the file is ours");
     file
 }
 

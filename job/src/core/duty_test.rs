@@ -60,11 +60,14 @@ fn batches_are_bounded_by_count_and_bytes_and_acked_cumulatively() {
     assert_eq!(scene.transmit(MS(1)), Some((2, vec![3])), "100 bytes at most");
     assert_eq!(scene.transmit(MS(1)), Some((3, vec![4])));
     assert_eq!(scene.transmit(MS(1)), None);
-    let taken = scene.lane.handle_ack(2, MS(5)).unwrap();
+    let taken = scene.lane.handle_ack(2, MS(5)).expect("that batch was sent");
     assert_eq!(taken.released, tickets[..3]);
     assert_eq!(taken.waits, [MS(4); 3]);
     assert_eq!(scene.lane.unacked(), 1);
-    assert!(scene.lane.handle_ack(2, MS(5)).unwrap().released.is_empty(), "the ack again");
+    assert!(
+        scene.lane.handle_ack(2, MS(5)).expect("that batch was sent").released.is_empty(),
+        "the ack again"
+    );
     assert_eq!(scene.lane.handle_ack(4, MS(5)).unwrap_err(), AckBeyond(4));
 }
 
@@ -85,7 +88,7 @@ fn same_incarnation_gets_the_unacked_again_another_one_does_not() {
     scene.transmit(MS(0));
     scene.offer(1, MS(0));
     scene.transmit(MS(0));
-    scene.lane.handle_ack(1, MS(1)).unwrap();
+    scene.lane.handle_ack(1, MS(1)).expect("that batch was sent");
     assert_eq!(scene.lane.handle_stream_lost(MS(2)), (vec![], false));
     assert_eq!(scene.transmit(MS(3)), None, "no stream");
     scene.offer(1, MS(3));
@@ -151,7 +154,7 @@ fn lapsed_incarnation_is_served_but_not_waited_for_until_it_acks() {
     assert!(scene.lane.handle_welcome(1).is_empty());
     assert!(!scene.offer(1, MS(11_000)).1);
     assert_eq!(scene.transmit(MS(11_000)), Some((1, vec![2])));
-    let taken = scene.lane.handle_ack(1, MS(11_001)).unwrap();
+    let taken = scene.lane.handle_ack(1, MS(11_001)).expect("that batch was sent");
     assert!(taken.released.is_empty(), "nobody held it");
     assert_eq!(scene.lane.standing(), Standing::Owed);
     assert!(scene.offer(1, MS(11_002)).1);
@@ -211,7 +214,7 @@ fn gateway_that_left_the_registry_is_served_while_its_stream_lives() {
     scene.lane.handle_listed(false);
     assert!(scene.offer(1, MS(1)).1, "a registry may be wrong");
     assert_eq!(scene.transmit(MS(1)), Some((1, vec![1, 2])));
-    scene.lane.handle_ack(1, MS(2)).unwrap();
+    scene.lane.handle_ack(1, MS(2)).expect("that batch was sent");
     assert!(!scene.lane.is_over());
     for _ in 0..limits().lane_pushes {
         scene.offer(1, MS(3));
@@ -235,7 +238,7 @@ fn gateway_that_left_the_registry_and_its_stream_is_still_owed_what_it_was_offer
     assert!(!scene.offer(1, MS(1)).1, "and nothing more");
     scene.lane.handle_welcome(1);
     assert_eq!(scene.transmit(MS(2)), Some((1, vec![1])));
-    scene.lane.handle_ack(1, MS(3)).unwrap();
+    scene.lane.handle_ack(1, MS(3)).expect("that batch was sent");
     scene.lane.handle_stream_lost(MS(4));
     assert!(scene.lane.is_over());
 }
