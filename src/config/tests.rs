@@ -24,7 +24,7 @@ fn from_file(text: &str) -> Result<Config, String> {
 
 #[test]
 fn default_config_parses_to_the_defaults_and_shows_every_key() {
-    let config = from_file(DEFAULT_TOML).unwrap();
+    let config = from_file(DEFAULT_TOML).expect("the defaults are a configuration");
     assert_eq!(config.effective(), Config::default().effective());
     let mut section = String::new();
     let mut shown = Vec::new();
@@ -86,13 +86,14 @@ fn environment_overrides_the_file_and_flags_override_both() {
         ],
         sets: vec!["job.consumers=5".into(), "job.consumers=4".into()],
     };
-    let job = load(&sources).unwrap().job;
+    let job = load(&sources).expect("known keys, values in range").job;
     assert_eq!((job.consumers, job.batch_pushes, job.duty_ms), (4, 30, 20_000));
 }
 
 #[test]
 fn port_zero_is_an_address() {
-    let config = from_sets(&["gateway.http_addr=127.0.0.1:0", "job.http_addr=127.0.0.1:0"]).unwrap();
+    let config = from_sets(&["gateway.http_addr=127.0.0.1:0", "job.http_addr=127.0.0.1:0"])
+        .expect("known keys, values in range");
     assert_eq!(config.gateway.http_addr.to_string(), "127.0.0.1:0");
     assert_eq!(config.job.http_addr, "127.0.0.1:0");
 }
@@ -123,7 +124,7 @@ fn text_takes_the_type_of_its_key() {
         ("CORECAST__DEBUG__ECHO", "true"),
         ("CORECAST__ROOMS__DEFAULTS", r#"[{ id = "lobby", name = "Lobby" }]"#),
     ])
-    .unwrap();
+    .expect("known keys, values in range");
     assert_eq!(config.gateway.id.as_deref(), Some("7"));
     assert_eq!(config.gateway.cores, corecast_gateway::config::Cores::List(vec![0, 1]));
     assert_eq!(config.gateway.origins, ["https://a.example", "https://b.example"]);
@@ -139,13 +140,13 @@ fn url_file_wins_and_secrets_are_not_shown() {
         "hotset.url=redis://:s3cret@h1:1/0?token=s3cret&db=2",
         "registry.url=static:gateway=a@h:1",
     ])
-    .unwrap();
-    assert_eq!(config.urls().unwrap().store, "mysql://me:s3cret@db/corecast");
+    .expect("known keys, values in range");
+    assert_eq!(config.urls().expect("every URL has its form").store, "mysql://me:s3cret@db/corecast");
     let shown = config.effective();
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(shown.contains("redis://***@h1:1/0?token=***&db=2"), "{shown}");
     assert!(shown.contains("static:gateway=a@h:1"), "{shown}");
-    let absent = from_sets(&["store.url_file=/no/such/file"]).unwrap();
+    let absent = from_sets(&["store.url_file=/no/such/file"]).expect("known keys, values in range");
     assert!(absent.urls().unwrap_err().to_string().contains("/no/such/file"));
 }
 
@@ -177,14 +178,15 @@ fn what_lives_inside_a_process_is_refused_where_tiers_run_apart() {
 fn what_the_registry_tells_others_must_name_a_machine() {
     use super::apart::{Tier, check_addresses};
     let refusal = |tier, sets: &[&str]| {
-        let config = from_sets(sets).unwrap();
-        let urls = config.urls().unwrap();
+        let config = from_sets(sets).expect("known keys, values in range");
+        let urls = config.urls().expect("every URL has its form");
         check_addresses(&[tier], &config, &urls).err().map(|error| error.to_string())
     };
     let etcd = "registry.url=etcd://h:1";
-    let gateway = refusal(Tier::Gateway, &[etcd, "gateway.grpc_addr=0.0.0.0:50051"]).unwrap();
+    let gateway =
+        refusal(Tier::Gateway, &[etcd, "gateway.grpc_addr=0.0.0.0:50051"]).expect("a wildcard is refused");
     assert!(gateway.contains("gateway.advertise_grpc is not set"), "{gateway}");
-    let logic = refusal(Tier::Logic, &[etcd, "logic.grpc_addr=[::]:50052"]).unwrap();
+    let logic = refusal(Tier::Logic, &[etcd, "logic.grpc_addr=[::]:50052"]).expect("a wildcard is refused");
     assert!(logic.contains("logic.advertise_grpc is not set"), "{logic}");
     let named = "logic.advertise_grpc=logic.example:50052";
     assert_eq!(refusal(Tier::Logic, &[etcd, "logic.grpc_addr=[::]:50052", named]), None);
@@ -197,8 +199,9 @@ fn what_the_registry_tells_others_must_name_a_machine() {
 #[test]
 fn the_lease_time_is_whole_seconds_within_its_range() {
     for good in ["2000", "5000", "60000"] {
-        let config = from_sets(&[&format!("registry.lease_ttl_ms={good}")]).unwrap();
-        assert_eq!(config.urls().unwrap().lease_ttl.as_millis().to_string(), good);
+        let config =
+            from_sets(&[&format!("registry.lease_ttl_ms={good}")]).expect("known keys, values in range");
+        assert_eq!(config.urls().expect("every URL has its form").lease_ttl.as_millis().to_string(), good);
     }
     for bad in ["1000", "2500", "61000"] {
         let error = from_sets(&[&format!("registry.lease_ttl_ms={bad}")]).unwrap_err();
@@ -208,8 +211,9 @@ fn the_lease_time_is_whole_seconds_within_its_range() {
 
 #[test]
 fn the_pool_of_the_store_has_a_range() {
-    let config = from_sets(&["store.pool_max=2", "store.pool_wait_ms=10"]).unwrap();
-    let options = config.urls().unwrap().store_options;
+    let config =
+        from_sets(&["store.pool_max=2", "store.pool_wait_ms=10"]).expect("known keys, values in range");
+    let options = config.urls().expect("every URL has its form").store_options;
     assert_eq!((options.pool_max, options.pool_wait.as_millis(), options.replica_url), (2, 10, None));
     for (bad, range) in [("pool_max=1", "2 to 1000"), ("pool_max=1001", "2 to 1000")] {
         assert!(from_sets(&[&format!("store.{bad}")]).unwrap_err().contains(range), "{bad}");
@@ -222,11 +226,19 @@ fn the_pool_of_the_store_has_a_range() {
 
 #[test]
 fn the_replica_is_named_by_a_url_or_a_file_and_its_password_is_not_shown() {
-    let config = from_sets(&["store.replica_url=mysql://me:secret@h/db"]).unwrap();
+    let config =
+        from_sets(&["store.replica_url=mysql://me:secret@h/db"]).expect("known keys, values in range");
     assert!(!config.effective().contains("secret"));
-    assert_eq!(config.urls().unwrap().store_options.replica_url.unwrap(), "mysql://me:secret@h/db");
+    assert_eq!(
+        config.urls().expect("every URL has its form").store_options.replica_url.expect("it was set"),
+        "mysql://me:secret@h/db"
+    );
     let file = file("mysql://me@other/db\n");
     let set = format!("store.replica_url_file={}", file.path().display());
-    let config = from_sets(&["store.replica_url=mysql://me:secret@h/db", &set]).unwrap();
-    assert_eq!(config.urls().unwrap().store_options.replica_url.unwrap(), "mysql://me@other/db");
+    let config =
+        from_sets(&["store.replica_url=mysql://me:secret@h/db", &set]).expect("known keys, values in range");
+    assert_eq!(
+        config.urls().expect("every URL has its form").store_options.replica_url.expect("it was set"),
+        "mysql://me@other/db"
+    );
 }
