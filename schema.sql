@@ -104,6 +104,14 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     PRIMARY KEY (id)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4;
 
+-- One row that is written for its commit alone: a server without a binary log shows a
+-- transaction before it is on the disk, and the answer to a later commit says that it is.
+CREATE TABLE IF NOT EXISTS barriers (
+    id               TINYINT UNSIGNED NOT NULL,
+    passed           BIGINT UNSIGNED NOT NULL,             -- how often
+    PRIMARY KEY (id)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4;
+
 -- Which version of these tables this is. Written last: a change that was cut short is made
 -- again, and each statement of this file may be run again. A node refuses a version that it
 -- does not know.
@@ -113,4 +121,4 @@ CREATE TABLE IF NOT EXISTS schema_versions (
     PRIMARY KEY (version)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARSET = utf8mb4;
 
-INSERT IGNORE INTO schema_versions (version, applied_ms) VALUES (1, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED));
+INSERT IGNORE INTO schema_versions (version, applied_ms) VALUES (2, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED));

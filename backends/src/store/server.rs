@@ -23,6 +23,12 @@ impl Durability {
         )
     }
 
+    /// Is a transaction on the disk before others see it? Only with the binary log; without it
+    /// reads wait for the disk (`store/mysql/barrier.rs`).
+    pub fn shows_durable(&self) -> bool {
+        self.binlog && self.sync_binlog == 1
+    }
+
     /// What can be lost in a power failure, and what to set; `None`: nothing.
     pub fn fault(&self) -> Option<String> {
         if self.flush_log != 1 {
@@ -85,6 +91,7 @@ mod tests {
         let good = Durability { flush_log: 1, binlog: false, sync_binlog: 0 };
         assert_eq!(good.fault(), None);
         assert_eq!(Durability { binlog: true, sync_binlog: 1, ..good }.fault(), None);
+        assert!(!good.shows_durable() && Durability { binlog: true, sync_binlog: 1, ..good }.shows_durable());
         let text = Durability { flush_log: 2, ..good }.fault().expect("a fault");
         assert!(text.contains("innodb_flush_log_at_trx_commit = 2"), "{text}");
         let text = Durability { binlog: true, ..good }.fault().expect("a fault");

@@ -16,6 +16,7 @@ pub(super) struct Counters {
     pub(super) wait_timeouts: AtomicU64,
     pub(super) opened: AtomicU64,
     pub(super) lost: AtomicU64,
+    pub(super) barriers: AtomicU64,
     pub(super) replica_pages: AtomicU64,
     pub(super) replica_misses: AtomicU64,
     /// It was said that the server may lose what it acknowledged.
@@ -34,6 +35,8 @@ pub struct MysqlCounters {
     pub unknown_commits: u64,
     /// Frames that could not be stored, found by halving their batch.
     pub refused_frames: u64,
+    /// Commits made only because what was read had to be on the disk before it was told.
+    pub barriers: u64,
     /// Pages of history that the replica answered.
     pub replica_pages: u64,
     /// Pages that the replica lacked or answered with a hole.
@@ -47,6 +50,7 @@ impl Counters {
             retries: value(&self.retries),
             unknown_commits: value(&self.unknown_commits),
             refused_frames: value(&self.refused_frames),
+            barriers: value(&self.barriers),
             replica_pages: value(&self.replica_pages),
             replica_misses: value(&self.replica_misses),
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `target` `session` `pool` | the URL; a connection and its settings; so many of them |
 //! | `tries` | how often work is tried, deadlocks, commits without an answer |
+//! | `barrier` | what a read answers is on the disk |
 //! | `fault` | the server's errors by what may be done about them |
 //! | `statement` `row` | statements over many rows, values |
 //! | `commit` | client frames → messages, numbers, outbox rows |
@@ -22,6 +23,7 @@
 //! from the numbering to the commit.
 
 mod accounts;
+mod barrier;
 mod commit;
 mod counters;
 mod fault;
@@ -139,11 +141,11 @@ impl Store for MysqlStore {
     }
 
     async fn user_by_email(&self, email_folded: &str) -> Result<Option<User>, StoreError> {
-        Ok(on!(self.tries(Kind::Read), session => accounts::user_by_email(session, email_folded))?)
+        Ok(on!(self.tries(Kind::Peek), session => accounts::user_by_email(session, email_folded))?)
     }
 
     async fn user(&self, user_id: &str) -> Result<Option<User>, StoreError> {
-        Ok(on!(self.tries(Kind::Read), session => accounts::user(session, user_id))?)
+        Ok(on!(self.tries(Kind::Peek), session => accounts::user(session, user_id))?)
     }
 
     async fn put_session(&self, hash: SessionHash, user_id: &str, expires_ms: i64) -> Result<(), StoreError> {
@@ -156,7 +158,7 @@ impl Store for MysqlStore {
         hashes: &[SessionHash],
         now_ms: i64,
     ) -> Result<Vec<Option<Session>>, StoreError> {
-        Ok(on!(self.tries(Kind::Read), session => accounts::sessions(session, hashes, now_ms))?)
+        Ok(on!(self.tries(Kind::Peek), session => accounts::sessions(session, hashes, now_ms))?)
     }
 
     async fn extend_session(&self, hash: SessionHash, expires_ms: i64) -> Result<(), StoreError> {
@@ -320,7 +322,7 @@ impl Store for MysqlStore {
     }
 
     async fn outbox_owners(&self) -> Result<Vec<OutboxOwner>, StoreError> {
-        Ok(on!(self.tries(Kind::Read), session => outbox::owners(session))?)
+        Ok(on!(self.tries(Kind::Peek), session => outbox::owners(session))?)
     }
 
     async fn claim_outbox(&self, owner: &str, claimant: &str, limit: u32) -> Result<u64, StoreError> {
@@ -338,7 +340,7 @@ impl Store for MysqlStore {
     }
 
     async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        Ok(on!(self.tries(Kind::Read), session => outbox::dead_letters(session, limit))?)
+        Ok(on!(self.tries(Kind::Peek), session => outbox::dead_letters(session, limit))?)
     }
 
     async fn new_epoch(&self, now_ms: u64) -> Result<u64, StoreError> {

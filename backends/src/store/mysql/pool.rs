@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::barrier::Barrier;
 use super::counters::{Counters, Raised, count, value};
 use super::fault::Fault;
 use super::session::Session;
@@ -41,6 +42,7 @@ struct Inner {
     wait: Duration,
     idle: Mutex<Idle>,
     counters: Arc<Counters>,
+    barrier: Barrier,
 }
 
 struct Idle {
@@ -69,6 +71,7 @@ impl Pool {
             wait: options.pool_wait,
             idle: Mutex::new(Idle { sessions: VecDeque::new(), suspect: Instant::now() }),
             counters,
+            barrier: Barrier::default(),
         });
         tokio::spawn(keep(Arc::downgrade(&inner)));
         Self { inner }
@@ -111,6 +114,11 @@ impl Pool {
                 Err(Fault::Unreachable(format!("all {max} connections were in use for {wait:?}")))
             }
         }
+    }
+
+    /// What its reads wait for before they are told.
+    pub(super) fn barrier(&self) -> &Barrier {
+        &self.inner.barrier
     }
 
     /// Closes what is idle; what is in use is closed when it is given back.

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::server::{Durability, Inspection, Migration};
 
 /// Version of the tables that this build reads and writes.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// The tables, for this build and for the server's own client alike.
 const TABLES: &str = include_str!("../../../../schema.sql");

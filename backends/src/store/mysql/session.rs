@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row, Value};
 
+use super::barrier::Proof;
 use super::counters::{Counters, count};
 use super::fault::{Fault, UNMIGRATED};
 use super::row::{take, unsigned};
@@ -42,6 +43,13 @@ pub(super) struct Session {
     begin: String,
     /// Ids that one statement draws lie this far apart; above 1 where several servers write.
     id_step: u64,
+    /// The server shows a transaction before it is on the disk; see [`super::barrier`].
+    pub(super) shows_early: bool,
+    opened: Instant,
+    /// When the last statement was sent that committed a change, by itself or as `COMMIT`.
+    committed: Instant,
+    /// A statement changed a row since this was last set back.
+    pub(super) wrote: bool,
     /// When it was last known to live.
     pub(super) seen: Instant,
     /// When it last worked for somebody.
@@ -75,7 +83,18 @@ impl Session {
         };
         let now = Instant::now();
         let counters = Arc::clone(counters);
-        let mut session = Self { conn, counters, begin, id_step: 1, seen: now, worked: now };
+        let mut session = Self {
+            conn,
+            counters,
+            begin,
+            id_step: 1,
+            shows_early: true,
+            opened: now,
+            committed: now,
+            wrote: false,
+            seen: now,
+            worked: now,
+        };
         let settings = format!(
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
              SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, \
@@ -102,6 +121,7 @@ impl Session {
             binlog: unsigned(&mut row, 3)? != 0,
             sync_binlog: unsigned(&mut row, 4)?,
         };
+        self.shows_early = !durability.shows_durable();
         if let Some(fault) = durability.fault()
             && !self.counters.told_lossy.swap(true, Ordering::Relaxed)
         {
@@ -120,8 +140,19 @@ impl Session {
         }
     }
 
+    /// What it counts into.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Of the last commit, which was answered; only after one that wrote something.
+    pub(super) fn proof(&self) -> Proof {
+        Proof { opened: self.opened, sent: self.committed }
+    }
+
     /// Starts a transaction that writes.
     pub(super) async fn begin(&mut self) -> Result<(), Fault> {
+        self.wrote = false;
         let begin = self.begin.clone();
         self.text(&begin).await
     }
@@ -152,8 +183,20 @@ impl Session {
     /// Runs a prepared statement; answers how many rows it changed.
     pub(super) async fn run(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, Fault> {
         count(&self.counters.statements);
+        let sent = Instant::now();
         in_time(STATEMENT, self.conn.exec_drop(sql, params)).await?;
-        Ok(self.conn.affected_rows())
+        let changed = self.conn.affected_rows();
+        if changed > 0 {
+            self.wrote = true;
+            self.committed = sent;
+        }
+        Ok(changed)
+    }
+
+    /// Ends the transaction.
+    pub(super) async fn commit(&mut self) -> Result<(), Fault> {
+        self.committed = Instant::now();
+        self.text("COMMIT").await
     }
 
     /// The ids that the last insert of so many rows drew. One statement draws them in one go,

@@ -7,6 +7,7 @@
 //!              COMMIT was sent, no answer     → again from the start on another connection
 //! statement    deadlock, lock wait            → once more;  lost → unknown
 //! ```
+//! A read is answered behind a [`Barrier`], as is a write that wrote nothing.
 //!
 //! The repeat after a COMMIT without an answer is no second write. It takes the same locks
 //! first, so it waits until the server has ended the first transaction one way or the other;
@@ -15,9 +16,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::barrier::Barrier;
 use super::counters::{Counters, count};
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
+use super::session::Session;
 
 /// Tries of one transaction that meets deadlocks; each is a few milliseconds.
 const CONFLICTS: u32 = 8;
@@ -31,6 +34,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// What a piece of work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Statements that only read, and whose answer holds nothing that others go by: accounts
+    /// and sessions, which nobody has before they were committed.
+    Peek,
     /// Statements that only read, each a snapshot of its own.
     Read,
     /// Statements that read one state.
@@ -108,7 +114,11 @@ impl<'a> Tries<'a> {
             let mut lease = self.pool.take().await?;
             self.repeat_lost = lease.reused;
             let begun = match self.kind {
-                Kind::Read | Kind::Statement => Ok(()),
+                Kind::Peek | Kind::Read => Ok(()),
+                Kind::Statement => {
+                    lease.session().wrote = false;
+                    Ok(())
+                }
                 // The primary's state of one moment, whatever is committed meanwhile.
                 Kind::Snapshot => {
                     let sql = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
@@ -134,10 +144,22 @@ impl<'a> Tries<'a> {
     /// Ends what [`open`](Self::open) began.
     pub(super) async fn close<T>(&mut self, mut lease: Lease, done: Result<T, Fault>) -> Result<T, Fault> {
         let done = match (self.kind, done) {
-            (Kind::Read | Kind::Statement, done) => done,
-            (Kind::Snapshot, Ok(value)) => lease.session().text("COMMIT").await.map(|()| value),
-            (Kind::Write, Ok(value)) => match lease.session().text("COMMIT").await {
-                Ok(()) => Ok(value),
+            (Kind::Peek, done) => done,
+            (Kind::Read, Ok(value)) => self.barrier().pass(lease.session()).await.map(|()| value),
+            (Kind::Snapshot, Ok(value)) => {
+                let ended = lease.session().text("COMMIT").await;
+                match ended {
+                    Ok(()) => self.barrier().pass(lease.session()).await.map(|()| value),
+                    Err(fault) => Err(fault),
+                }
+            }
+            (Kind::Statement, Ok(value)) => self.written(lease.session()).await.map(|()| value),
+            (Kind::Read | Kind::Statement, Err(fault)) => Err(fault),
+            (Kind::Write, Ok(value)) => match lease.session().commit().await {
+                Ok(()) => {
+                    let written = self.written(lease.session()).await;
+                    written.map(|()| value).map_err(|fault| Fault::Unknown(fault.to_string()))
+                }
                 // A deadlock found by a cluster at the commit: it says that it rolled back.
                 Err(fault @ Fault::Conflict(_)) => Err(fault),
                 Err(fault) => Err(Fault::Unknown(fault.to_string())),
@@ -159,6 +181,20 @@ impl<'a> Tries<'a> {
         done
     }
 
+    /// After a commit: it proves that what came before it is on the disk. One that wrote
+    /// nothing answers with what others wrote, a repeat for instance, and proves nothing.
+    async fn written(&self, session: &mut Session) -> Result<(), Fault> {
+        if !session.wrote {
+            return self.barrier().pass(session).await;
+        }
+        self.barrier().note(session.proof());
+        Ok(())
+    }
+
+    fn barrier(&self) -> &Barrier {
+        self.pool.barrier()
+    }
+
     /// The answer, or `None`: once more.
     pub(super) async fn settle<T>(&mut self, ended: Result<T, Fault>) -> Option<Result<T, Fault>> {
         let fault = match ended {
@@ -166,7 +202,7 @@ impl<'a> Tries<'a> {
             Err(fault) => fault,
         };
         let again = match (&fault, self.kind) {
-            (Fault::Lost(_), Kind::Read | Kind::Snapshot) => std::mem::take(&mut self.repeat_lost),
+            (Fault::Lost(_), Kind::Peek | Kind::Read | Kind::Snapshot) => std::mem::take(&mut self.repeat_lost),
             (Fault::Lost(text), Kind::Statement) => return Some(Err(Fault::Unknown(text.clone()))),
             (Fault::Unknown(text), _) => {
                 count(&self.counters.unknown_commits);

@@ -10,6 +10,7 @@ mod races;
 mod replica;
 mod schema;
 mod server;
+mod visible;
 
 use corecast_backends::store::mysql::{MysqlStore, migrate};
 use corecast_backends::store::*;

@@ -11,21 +11,23 @@ use crate::store::{OWNER, all_messages, frame, rows_of, seeded, send, seqs};
 use crate::support::eventually;
 
 /// A MariaDB, or the engine asked for, in a folder of its own; gone at the end, however the test ends.
-struct Server {
+pub(super) struct Server {
     folder: PathBuf,
-    url: String,
+    /// Loaded into the server when it is started again.
+    preload: Option<PathBuf>,
+    pub(super) url: String,
 }
 
 impl Server {
     /// `None` where the engines are not wanted, which is said.
-    fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         if std::env::var("CORECAST_TEST_MYSQL").is_err() {
             println!("not run: CORECAST_TEST_MYSQL names no server");
             return None;
         }
         let folder = tempfile::Builder::new().prefix("corecast-mariadb").tempdir().expect("folder").keep();
         let port = corecast_ports::free();
-        let server = Self { folder, url: format!("mysql://root@127.0.0.1:{port}/mysql") };
+        let server = Self { folder, preload: None, url: format!("mysql://root@127.0.0.1:{port}/mysql") };
         server.script("start", &[&port.to_string()]);
         Some(server)
     }
@@ -34,15 +36,28 @@ impl Server {
         let engine = std::env::var("CORECAST_TEST_MYSQL_ENGINE").unwrap_or_else(|_| "mariadb".to_owned());
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/middleware");
         let mut command = Command::new(scripts.join(engine));
+        if let Some(library) = &self.preload {
+            command.env("LD_PRELOAD", library);
+        }
         let done = command.arg(verb).arg(&self.folder).args(arguments).status().expect("the script runs");
         assert!(done.success(), "{verb}: {done}");
     }
 
-    async fn kill(&self) {
+    /// From its next start on, each of its waits for the disk takes 20 ms longer.
+    pub(super) fn slow_down(&mut self) {
+        let library = self.folder.join("slow_disk.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/store/mysql/slow_disk.c");
+        let mut compile = Command::new("cc");
+        let done = compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+        assert!(done.expect("cc, which building the Kafka client needs too").success());
+        self.preload = Some(library);
+    }
+
+    pub(super) async fn kill(&self) {
         self.blocking("kill").await;
     }
 
-    async fn restart(&self) {
+    pub(super) async fn restart(&self) {
         self.blocking("restart").await;
     }
 
