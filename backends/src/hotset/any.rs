@@ -18,6 +18,14 @@ macro_rules! delegate {
                 }
             })*
 
+            async fn sessions(&self, hashes: &[SessionHash]) -> Vec<Result<SessionEntry, HotSetError>> {
+                match self {
+                    Self::Memory(hot_set) => hot_set.sessions(hashes).await,
+                    #[cfg(feature = "redis")]
+                    Self::Redis(hot_set) => hot_set.sessions(hashes).await,
+                }
+            }
+
             fn counters(&self) -> HotSetCounters {
                 match self {
                     Self::Memory(hot_set) => HotSet::counters(hot_set),

@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corecast_proto::ids::{Position, RoomId};
+use futures::StreamExt as _;
 
 use crate::store::{Message, SessionHash};
+
+/// Sessions of one question that are asked for at the same time.
+const SESSION_CALLS: usize = 64;
 
 /// What a cached session says.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,6 +70,14 @@ pub struct HotSetError(pub String);
 pub trait HotSet: Clone + Send + Sync + 'static {
     /// What is known of a session.
     fn session(&self, hash: &SessionHash) -> impl Future<Output = Result<SessionEntry, HotSetError>> + Send;
+    /// What is known of each of these sessions, in their order.
+    fn sessions(
+        &self,
+        hashes: &[SessionHash],
+    ) -> impl Future<Output = Vec<Result<SessionEntry, HotSetError>>> + Send {
+        let asked = futures::stream::iter(hashes.to_vec());
+        asked.map(async |hash| self.session(&hash).await).buffered(SESSION_CALLS).collect()
+    }
     /// Caches what the store said, for at most `ttl`, unless there is an entry.
     fn fill_session(
         &self,

@@ -48,6 +48,7 @@ macro_rules! on_every_hot_set {
 
 on_every_hot_set!(
     cases: a_session_that_was_never_filled_is_absent,
+    many_sessions_are_answered_in_their_order,
     a_fill_never_replaces_an_entry,
     only_a_rebuild_creates_a_list,
     an_append_at_the_top_extends_the_list,
@@ -121,6 +122,30 @@ async fn page<H: HotSet>(hot_set: &H, epoch: u64, before: u64, count: u32) -> Op
 
 async fn a_session_that_was_never_filled_is_absent<H: HotSet>(hot_set: H) {
     assert_eq!(hot_set.session(&HASH).await.expect("answers"), SessionEntry::Absent);
+}
+
+async fn many_sessions_are_answered_in_their_order<H: HotSet>(hot_set: H) {
+    let hashes: Vec<SessionHash> = (0..200).map(|n| [n; 32]).collect();
+    for n in (0..200).step_by(3) {
+        hot_set
+            .fill_session(&[n; 32], session(&n.to_string()), Duration::from_secs(100))
+            .await
+            .expect("answers");
+    }
+    for n in (0..200).step_by(4) {
+        hot_set.revoke_session(&[n; 32]).await.expect("answers");
+    }
+    let answers = hot_set.sessions(&hashes).await;
+    assert_eq!(answers.len(), hashes.len());
+    for (n, answer) in answers.into_iter().enumerate() {
+        let expected = match n {
+            _ if n % 4 == 0 => SessionEntry::Tombstone,
+            _ if n % 3 == 0 => SessionEntry::Live(session(&n.to_string())),
+            _ => SessionEntry::Absent,
+        };
+        assert_eq!(answer.expect("answers"), expected, "session {n}");
+    }
+    assert!(hot_set.sessions(&[]).await.is_empty());
 }
 
 async fn a_filled_session_ends_with_its_time_and_not_much_before<H: HotSet>(hot_set: H, clock: impl Clock) {

@@ -36,7 +36,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corecast_backends::bus::Bus;
-use corecast_backends::hotset::{CachedSession, HotSet, HotSetError};
+use corecast_backends::hotset::{CachedSession, HotSet, HotSetError, SessionEntry};
 use corecast_backends::store::{RoomKind, SeedRoom, SessionHash, Store, StoreError, User};
 use corecast_proto::logic::SessionReply;
 use corecast_proto::refusal::Code;
@@ -184,6 +184,18 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
         hot(&self.hotset_reach, &self.metrics, call).await
     }
 
+    /// What the hot set knows of these sessions; `None` for those it does not answer.
+    async fn hot_sessions(&self, hashes: &[SessionHash]) -> Vec<Option<SessionEntry>> {
+        let note = |answer| hot_answer(&self.hotset_reach, &self.metrics, answer);
+        match tokio::time::timeout(HOTSET_DEADLINE, self.hotset.sessions(hashes)).await {
+            Ok(answers) => answers.into_iter().map(note).collect(),
+            Err(_) => {
+                note(Err(late()));
+                vec![None; hashes.len()]
+            }
+        }
+    }
+
     /// The name of a user who exists.
     ///
     /// # Errors
@@ -269,8 +281,16 @@ async fn hot<T>(
 ) -> Option<T> {
     let result = match tokio::time::timeout(HOTSET_DEADLINE, call).await {
         Ok(result) => result,
-        Err(_) => Err(HotSetError(format!("no answer in {HOTSET_DEADLINE:?}"))),
+        Err(_) => Err(late()),
     };
+    hot_answer(reach, metrics, result)
+}
+
+fn late() -> HotSetError {
+    HotSetError(format!("no answer in {HOTSET_DEADLINE:?}"))
+}
+
+fn hot_answer<T>(reach: &Reach, metrics: &Metrics, result: Result<T, HotSetError>) -> Option<T> {
     reach.note(result.as_ref().err());
     if result.is_err() {
         metrics.hotset_failed_calls.inc();

@@ -19,8 +19,8 @@ use crate::metrics::Source;
 const SIDS_MAX: usize = 65_536;
 /// Sessions of one read of the store: bounds the length of its statement.
 const READ_MAX: usize = 512;
-/// Calls of the hot set under way at once for one request.
-const CACHE_CALLS: usize = 64;
+/// Sessions of one request that are put into the hot set at the same time.
+const FILLS: usize = 64;
 
 impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
     /// Answers each session id, in the order asked. With `from_store` the cache is neither
@@ -62,18 +62,11 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
         sessions: &mut [Session],
         now: i64,
     ) -> Vec<usize> {
-        let entries: Vec<(usize, Option<SessionEntry>)> = futures::stream::iter(indices)
-            .map(|index| async move {
-                let hash = hashes[index].as_ref().expect("only well-formed ids are asked");
-                (index, self.hot(self.hotset.session(hash)).await)
-            })
-            .buffered(CACHE_CALLS)
-            .collect()
-            .await;
+        let asked: Vec<SessionHash> = indices.iter().filter_map(|&index| hashes[index]).collect();
+        let entries = self.hot_sessions(&asked).await;
         let mut unanswered = Vec::new();
         let mut answered = 0;
-        for (index, entry) in entries {
-            let hash = hashes[index].as_ref().expect("only well-formed ids are asked");
+        for ((index, hash), entry) in indices.into_iter().zip(&asked).zip(entries) {
             match entry {
                 Some(SessionEntry::Tombstone) => answered += 1,
                 // A cached expiry is a lower bound: the store may have moved it since.
@@ -132,7 +125,7 @@ impl<S: Store, H: HotSet, B: Bus> Service<S, H, B> {
 
     async fn fill(&self, live: Vec<(SessionHash, CachedSession)>, now: i64) {
         futures::stream::iter(live)
-            .for_each_concurrent(CACHE_CALLS, |(hash, session)| async move {
+            .for_each_concurrent(FILLS, |(hash, session)| async move {
                 let left = Duration::from_millis(u64::try_from(session.expires_ms - now).unwrap_or(0));
                 self.hot(self.hotset.fill_session(&hash, session, left)).await;
             })

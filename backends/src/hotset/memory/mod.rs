@@ -107,14 +107,21 @@ fn spread(ttl: Duration) -> Duration {
     ttl.mul_f64(rand::rng().random_range(0.8..=1.0))
 }
 
+fn session(entries: &mut Entries, hash: &SessionHash, now: Instant) -> SessionEntry {
+    match entries.touch(&Key::Session(*hash), now) {
+        Some(Value::Session(session)) => SessionEntry::Live(session.clone()),
+        Some(Value::Tombstone) => SessionEntry::Tombstone,
+        _ => SessionEntry::Absent,
+    }
+}
+
 impl HotSet for MemoryHotSet {
     async fn session(&self, hash: &SessionHash) -> Result<SessionEntry, HotSetError> {
-        let found = self.with(|entries, now| match entries.touch(&Key::Session(*hash), now) {
-            Some(Value::Session(session)) => SessionEntry::Live(session.clone()),
-            Some(Value::Tombstone) => SessionEntry::Tombstone,
-            _ => SessionEntry::Absent,
-        });
-        Ok(found)
+        Ok(self.with(|entries, now| session(entries, hash, now)))
+    }
+
+    async fn sessions(&self, hashes: &[SessionHash]) -> Vec<Result<SessionEntry, HotSetError>> {
+        self.with(|entries, now| hashes.iter().map(|hash| Ok(session(entries, hash, now))).collect())
     }
 
     async fn fill_session(

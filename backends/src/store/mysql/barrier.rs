@@ -21,7 +21,8 @@ use super::session::Session;
 /// Waiting for others and the barrier itself together take no longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// One row for all nodes; its lock is held within one statement only.
-const PASS: &str = "INSERT INTO barriers (id, passed) VALUES (1, 1) ON DUPLICATE KEY UPDATE passed = passed + 1";
+const PASS: &str =
+    "INSERT INTO barriers (id, passed) VALUES (1, 1) ON DUPLICATE KEY UPDATE passed = passed + 1";
 
 /// The barriers of one server.
 #[derive(Default)]

@@ -202,7 +202,9 @@ impl<'a> Tries<'a> {
             Err(fault) => fault,
         };
         let again = match (&fault, self.kind) {
-            (Fault::Lost(_), Kind::Peek | Kind::Read | Kind::Snapshot) => std::mem::take(&mut self.repeat_lost),
+            (Fault::Lost(_), Kind::Peek | Kind::Read | Kind::Snapshot) => {
+                std::mem::take(&mut self.repeat_lost)
+            }
             (Fault::Lost(text), Kind::Statement) => return Some(Err(Fault::Unknown(text.clone()))),
             (Fault::Unknown(text), _) => {
                 count(&self.counters.unknown_commits);

@@ -73,10 +73,16 @@ async fn an_unknown_newer_version_is_refused_and_left_as_it_is() {
     let newer = SCHEMA_VERSION + 1;
     database.run(&format!("INSERT INTO schema_versions VALUES ({newer}, 1)")).await;
     let refused = migrate(&database.url).await;
-    assert!(matches!(&refused, Err(StoreError::Fatal(why)) if why.contains(&format!("version {newer}"))), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(StoreError::Fatal(why)) if why.contains(&format!("version {newer}"))),
+        "{refused:?}"
+    );
     let store = database.store();
     let refused = store.rooms().await;
-    assert!(matches!(&refused, Err(StoreError::Fatal(why)) if why.contains(&format!("version {newer}"))), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(StoreError::Fatal(why)) if why.contains(&format!("version {newer}"))),
+        "{refused:?}"
+    );
     let found = inspect(&database.url).await.expect("answers");
     assert_eq!((found.schema, found.schema_wanted), (Some(newer), SCHEMA_VERSION));
     database.drop().await;

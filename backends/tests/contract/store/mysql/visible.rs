@@ -46,8 +46,11 @@ async fn what_a_read_answered_is_still_there_after_a_crash() {
     }
     tasks.push(tokio::spawn(relay(store.clone(), Arc::clone(&seen), stop.clone())));
     for _ in 0..CRASHES {
-        let before = seen.lock().unwrap().messages.len();
-        eventually("messages are read", async || seen.lock().unwrap().messages.len() > before + 200).await;
+        let before = seen.lock().expect("no reader panicked").messages.len();
+        eventually("messages are read", async || {
+            seen.lock().expect("no reader panicked").messages.len() > before + 200
+        })
+        .await;
         server.kill().await;
         server.restart().await;
     }
@@ -55,7 +58,7 @@ async fn what_a_read_answered_is_still_there_after_a_crash() {
     for task in tasks {
         task.await.expect("no panic");
     }
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let seen = std::mem::take(&mut *seen.lock().expect("no reader panicked"));
     let mut gone = Vec::new();
     let mut stored = Vec::new();
     for name in &names {
@@ -108,7 +111,7 @@ async fn read(store: MysqlStore, room: usize, seen: Arc<Mutex<Seen>>, stop: Canc
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
-        let mut seen = seen.lock().unwrap();
+        let mut seen = seen.lock().expect("no reader panicked");
         for message in page.messages {
             // The first one that was told; another for the same number is as wrong.
             seen.messages.entry((room, message.id.seq)).or_insert(message.id);
@@ -124,7 +127,7 @@ async fn relay(store: MysqlStore, seen: Arc<Mutex<Seen>>, stop: CancellationToke
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
-        let mut seen = seen.lock().unwrap();
+        let mut seen = seen.lock().expect("no reader panicked");
         for row in rows {
             after = row.id;
             seen.rows.entry(row.id).or_insert(row);
