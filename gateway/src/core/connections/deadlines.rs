@@ -1,9 +1,8 @@
 //! Pings, silence, stalls, closes that take too long.
 //!
-//! Each connection has one entry in the wheel that counts. It is not moved when a deadline
-//! moves away: when it fires, the connection is looked at and the entry made again. Only a
-//! deadline that comes nearer makes a second entry; the first then fires in vain, which is
-//! told by its time.
+//! Each connection has one entry in the wheel. It is not moved when a deadline moves away:
+//! when it fires, the connection is looked at and the entry made again. Only a deadline that
+//! comes nearer moves it.
 
 use corecast_proto::close::CloseCode;
 
@@ -20,12 +19,8 @@ impl Connections {
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.poll(self.now_ms, &mut fired);
         for slot in fired.drain(..) {
-            let conn = &mut self.slots[slot as usize];
-            if conn.wound && !conn.timer_at.is_ahead(self.now_ms) {
-                conn.wound = false;
-                self.look_at(slot);
-                self.wind(slot);
-            }
+            self.look_at(slot);
+            self.wind(slot);
         }
         self.fired = fired;
         self.sweep();
@@ -39,20 +34,14 @@ impl Connections {
 
     /// Makes sure that the wheel fires in time for this connection's next deadline.
     pub(super) fn wind(&mut self, slot: u32) {
-        let conn = &mut self.slots[slot as usize];
+        let conn = &self.slots[slot as usize];
         let Some(mut left) = conn.deadline(&self.limits, self.now_ms) else { return };
         if let (Phase::Open(_), Some(wake_at)) = (&conn.phase, self.feeds.wake_at(slot))
             && wake_at > self.now_ms
         {
             left = left.min(wake_at - self.now_ms);
         }
-        let at = self.now_ms + left.min(HORIZON_MS);
-        if conn.wound && !conn.timer_at.is_ahead(at) {
-            return;
-        }
-        conn.wound = true;
-        conn.timer_at = Stamp::at(at);
-        self.wheel.insert(slot, at);
+        self.wheel.set(slot, self.now_ms + left.min(HORIZON_MS));
     }
 
     fn look_at(&mut self, slot: u32) {

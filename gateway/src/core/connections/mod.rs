@@ -371,6 +371,7 @@ impl Connections {
         // It may still stand in the list of those that want to send.
         let (generation, dirty) = (key.generation.wrapping_add(1), conn.dirty);
         *conn = Connection { generation, dirty, ..Connection::free() };
+        self.wheel.remove(slot);
         self.live -= 1;
         self.places.give_back();
         key
