@@ -164,10 +164,14 @@ fn server(found: &Inspection, pool_max: u32) -> Vec<Check> {
     let durability = found.durability;
     checks.push(match durability.fault() {
         Some(fault) => Check::fail("durability", fault, "in the server's configuration, then restart it"),
-        None => Check::ok(
-            "durability",
-            format!("{}, innodb_doublewrite = {}", durability.settings(), found.doublewrite),
-        ),
+        None => {
+            let waits = if durability.shows_durable() { "" } else { "; reads wait for the disk" };
+            let doublewrite = &found.doublewrite;
+            Check::ok(
+                "durability",
+                format!("{}, innodb_doublewrite = {doublewrite}{waits}", durability.settings()),
+            )
+        }
     });
     checks.push(match found.isolation.as_str() {
         "READ-COMMITTED" => Check::ok("isolation", "READ-COMMITTED"),
@@ -398,7 +402,8 @@ mod tests {
         let line = checks.iter().find(|check| check.name == "durability").expect("a line");
         assert_eq!(
             line.found,
-            "innodb_flush_log_at_trx_commit = 1, log_bin = OFF, sync_binlog = 0, innodb_doublewrite = ON"
+            "innodb_flush_log_at_trx_commit = 1, log_bin = OFF, sync_binlog = 0, innodb_doublewrite = ON; \
+             reads wait for the disk"
         );
     }
 

@@ -36,6 +36,27 @@ async fn a_migration_that_was_cut_short_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_version_is_refused_until_it_is_migrated_and_keeps_its_rows() {
+    let Some(database) = Database::new().await else { return };
+    let store = database.store();
+    seeded(&store, &["a"]).await;
+    send(&store, frame("a", "u", &[("1", "x")])).await;
+    store.close().await;
+    database.run("UPDATE schema_versions SET version = 1; DROP TABLE barriers").await;
+    let store = database.store();
+    let refused = store.rooms().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Fatal(why)) if why.contains("corecast migrate")),
+        "{refused:?}"
+    );
+    let migrated = migrate(&database.url).await.expect("migrates");
+    assert_eq!((migrated.from, migrated.to), (Some(1), SCHEMA_VERSION));
+    assert_eq!(all_messages(&store, "a").await.len(), 1);
+    store.close().await;
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_migrations_at_once_do_not_meet() {
     let Some(database) = Database::unmigrated() else { return };
     let all = (0..4).map(|_| migrate(&database.url));
