@@ -31,7 +31,8 @@ pub const OUTBOX_LATE: Duration = Duration::from_secs(30);
 /// caseless uniqueness uses the folded forms the caller passes.
 ///
 /// # Contract
-/// 1. *Durable.* A write that answered `Ok` survives a power failure.
+/// 1. *Durable.* A write that answered `Ok` survives a power failure, and so does what a read of
+///    rooms, messages or the outbox answered: nobody is told what a crash takes back.
 /// 2. *All or none.* A method is one transaction; a frame of [`commit`](Store::commit) is
 ///    stored whole or not at all, and a refused frame never fails its neighbours.
 /// 3. *One number line per room.* `seq` is given inside the committing transaction: 1, 2,
