@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::barrier::Barrier;
+use super::barrier::{Barrier, Writing};
 use super::counters::{Counters, count};
 use super::fault::Fault;
 use super::pool::{Lease, Pool};
@@ -61,6 +61,8 @@ pub(super) struct Tries<'a> {
     unknown: Option<String>,
     /// The same again would not answer the same.
     once: bool,
+    /// While a transaction is open that will write.
+    writing: Option<Writing<'a>>,
 }
 
 /// Runs work on a session of the pool, as often as its kind allows:
@@ -99,6 +101,7 @@ impl<'a> Tries<'a> {
             repeat_lost: false,
             unknown: None,
             once: false,
+            writing: None,
         }
     }
 
@@ -125,11 +128,15 @@ impl<'a> Tries<'a> {
                                START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
                     lease.session().text(sql).await
                 }
-                Kind::Write => lease.session().begin().await,
+                Kind::Write => {
+                    self.writing = Some(self.pool.barrier().writing());
+                    lease.session().begin().await
+                }
             };
             match begun {
                 Ok(()) => return Ok(lease),
                 Err(fault) => {
+                    self.writing = None;
                     let stale = lease.reused && matches!(fault, Fault::Lost(_));
                     lease.end(&fault);
                     // Nothing was begun, and the next one is pinged first.
@@ -157,6 +164,10 @@ impl<'a> Tries<'a> {
             (Kind::Read | Kind::Statement, Err(fault)) => Err(fault),
             (Kind::Write, Ok(value)) => match lease.session().commit().await {
                 Ok(()) => {
+                    if !lease.session().wrote {
+                        // Nobody waits for this one, itself least of all.
+                        self.writing = None;
+                    }
                     let written = self.written(lease.session()).await;
                     written.map(|()| value).map_err(|fault| Fault::Unknown(fault.to_string()))
                 }
@@ -174,6 +185,7 @@ impl<'a> Tries<'a> {
                 Err(fault)
             }
         };
+        self.writing = None;
         match &done {
             Ok(_) => lease.give_back(),
             Err(fault) => lease.end(fault),

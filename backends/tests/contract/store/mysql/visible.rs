@@ -158,6 +158,27 @@ async fn reads_at_the_same_time_share_a_barrier_and_accounts_need_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_writes_reads_need_hardly_a_barrier_of_their_own() {
+    let Some(server) = Server::start() else { return };
+    let database = Database::on(server.url.clone()).await;
+    let store = database.store();
+    seeded(&store, &["room-0", "room-1"]).await;
+    let stop = CancellationToken::new();
+    let writers: Vec<_> = (0..2).map(|room| tokio::spawn(write(store.clone(), room, stop.clone()))).collect();
+    let wrote = async || store.heads(&["room-0".into()], false).await.expect("reads")[0].position.seq > 0;
+    eventually("they write", wrote).await;
+    let before = store.counters().barriers;
+    for _ in 0..200 {
+        store.messages_before("room-1", u64::MAX, 1).await.expect("reads");
+    }
+    let barriers = store.counters().barriers - before;
+    assert!(barriers <= 40, "{barriers} for 200 reads, one after the other");
+    stop.cancel();
+    futures::future::join_all(writers).await;
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_is_acknowledged_behind_a_barrier() {
     let Some(server) = Server::start() else { return };
     let database = Database::on(server.url.clone()).await;
