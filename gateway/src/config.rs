@@ -1,9 +1,10 @@
 //! Every setting of the gateway, with unit, default and range.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use corecast_proto::limits;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the section `[gateway]`.
@@ -30,6 +31,9 @@ pub struct Config {
     pub advertise_grpc: Option<String>,
     /// Origins besides the `Host` that may log in and upgrade, as `https://example.org`.
     pub origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` names the client: addresses and networks, as
+    /// `10.0.0.0/8`. Matters only to `limits.address_connections`.
+    pub trusted_proxies: Vec<Network>,
     /// Limits and time-outs.
     pub limits: Limits,
     /// Not a key of this section: `debug.send_per_room`.
@@ -74,6 +78,11 @@ pub struct Limits {
     pub requests_in_flight: u32,
     /// Connections of the process, 0: max(nofile / 2, nofile − 1,000).
     pub connections: usize,
+    /// Connections of one client address, over which a further one is closed with 4429; 0: any
+    /// number. An IPv6 address stands for its /64. Default 0, at most 10,000,000.
+    pub address_connections: u32,
+    /// Connections of one user, as `address_connections`. Default 0.
+    pub user_connections: u32,
     /// Milliseconds a drain may take. 0–600,000, default 5,000.
     pub drain_ms: u64,
     /// Refused frames of a connection in 10 s above which it is closed with 4429. Default 100.
@@ -96,6 +105,11 @@ pub struct Limits {
     /// Milliseconds between checks of open sessions against the store. 1,000–3,600,000, default 60,000.
     pub session_check_ms: u64,
 }
+
+/// An address or a network of addresses.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network(IpNet);
 
 /// Which cores get a shard.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -139,6 +153,7 @@ impl Default for Config {
             id: None,
             advertise_grpc: None,
             origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             limits: Limits::default(),
             send_per_room: false,
         }
@@ -160,6 +175,8 @@ impl Default for Limits {
             socket_receive_bytes: 64 << 10,
             requests_in_flight: 16,
             connections: 0,
+            address_connections: 0,
+            user_connections: 0,
             drain_ms: 5_000,
             refused_frames: 100,
             mailbox: 8_192,
@@ -190,6 +207,8 @@ impl Config {
         in_range("push_soft_bytes", l.push_soft_bytes as u64, 4 << 10, 1 << 30)?;
         in_range("push_hard_bytes", l.push_hard_bytes as u64, l.push_soft_bytes as u64, 1 << 30)?;
         in_range("requests_in_flight", u64::from(l.requests_in_flight), 1, 1_024)?;
+        in_range("address_connections", u64::from(l.address_connections), 0, 10_000_000)?;
+        in_range("user_connections", u64::from(l.user_connections), 0, 10_000_000)?;
         in_range("drain_ms", l.drain_ms, 0, 600_000)?;
         in_range("refused_frames", u64::from(l.refused_frames), 1, 1_000_000)?;
         in_range("mailbox", l.mailbox as u64, 64, 1 << 20)?;
@@ -214,6 +233,28 @@ impl Config {
             return Err("gateway.cores = [] is not allowed: name at least one core, or \"auto\"".to_owned());
         }
         Ok(())
+    }
+}
+
+impl Network {
+    /// Is this address one of it?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| format!("{text:?} is neither an address nor a network, as 10.0.0.0/8"))
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.0.to_string()
     }
 }
 

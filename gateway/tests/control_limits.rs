@@ -5,7 +5,7 @@
 
 mod control_support;
 
-use control_support::{ANN, EPOCH, ROOM, World};
+use control_support::{ANN, EPOCH, ROOM, World, eventually};
 use corecast_proto::limits::{MEMBERSHIPS, RESUME_ROOMS};
 
 fn resume(rooms: impl Iterator<Item = String>) -> String {
@@ -110,4 +110,30 @@ async fn a_shared_hello_is_used_again_while_little_was_said_since() {
 async fn a_shared_hello_is_read_again_when_much_was_said_since() {
     // 300 KB: the ring still reaches back, and a newcomer would get all of it.
     assert_eq!(hello_after(100, 3_000).await, (100, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_and_a_user_have_so_many_connections_and_another_when_one_leaves() {
+    for key in ["address", "user"] {
+        let world = World::start_with(|config| match key {
+            "address" => config.limits.address_connections = 2,
+            _ => config.limits.user_connections = 2,
+        })
+        .await;
+        let first = world.old_client().await;
+        let mut second = world.v1_client().await;
+        let mut third = world.connect(Some(ANN), false).await;
+        assert_eq!(third.close_code().await, 4429, "{key}");
+        let refused = format!("outcome=\"{key}_full\"}} 1");
+        eventually("it is counted", async || world.metrics_text().await.contains(&refused)).await;
+        drop(first);
+        // The others are none the wiser, and the place is given back.
+        second.say(ROOM, "hi", None).await;
+        second.next_of("serverMessages").await;
+        eventually("a place is free", async || {
+            let mut again = world.connect(Some(ANN), false).await;
+            again.next_or_close().await.is_ok_and(|frame| frame["type"] == "hello")
+        })
+        .await;
+    }
 }

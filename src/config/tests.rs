@@ -242,3 +242,10 @@ fn the_replica_is_named_by_a_url_or_a_file_and_its_password_is_not_shown() {
         "mysql://me@other/db"
     );
 }
+
+#[test]
+fn a_proxy_that_is_no_address_is_named() {
+    let error = from_file("[gateway]\ntrusted_proxies = [\"::1\", \"10.0.0.0/99\"]\n").unwrap_err();
+    assert!(error.contains("gateway.trusted_proxies") && error.contains("10.0.0.0/99"), "{error}");
+    assert!(from_file("[gateway]\ntrusted_proxies = [\"::1\", \"10.0.0.0/8\"]\n").is_ok());
+}

@@ -1,7 +1,8 @@
 //! From the 101 to the open connection.
 //!
 //! ```text
-//!  Upgraded ─▶ verify ──invalid──▶ close 1008        (the browser goes to the login page)
+//!  Upgraded ─▶ too many of its address or user ─▶ close 4429      (it comes back after a pause)
+//!     └──▶ verify ──invalid──▶ close 1008        (the browser goes to the login page)
 //!                │ └──no answer──▶ close 1013        (it comes back: an outage logs nobody out)
 //!                ▼
 //!            corecast.v1: wait ≤ resume_ms for the first frame
@@ -31,8 +32,14 @@ enum Outcome {
 }
 
 /// Opens a connection or closes it, then works on what it sent meanwhile.
-pub(super) async fn connect(shared: Arc<Shared>, conn: ConnId, request: UpgradeRequest) {
-    match open(&shared, conn, &request).await {
+/// `admitted`: its address has no more connections than it may.
+pub(super) async fn connect(shared: Arc<Shared>, conn: ConnId, request: UpgradeRequest, admitted: bool) {
+    let outcome = if admitted {
+        open(&shared, conn, &request).await
+    } else {
+        Outcome::Close(CloseCode::TooMany, "too many connections of this address", "address_full")
+    };
+    match outcome {
         Outcome::Open(worker) => {
             shared.metrics.connects.with_label_values(&["open"]).inc();
             worker.run().await;
@@ -74,7 +81,9 @@ async fn open(shared: &Arc<Shared>, conn: ConnId, request: &UpgradeRequest) -> O
     };
     let resume = if request.v1 { first_frame(shared, conn, upgraded).await } else { None };
     // Before it counts as open, so that its close never comes first.
-    shared.routes.connected(&session.user_id);
+    if !shared.routes.connected(&session.user_id, shared.limits.user_connections) {
+        return Outcome::Close(CloseCode::TooMany, "too many connections of this user", "user_full");
+    }
     if !shared.connections.opened(conn, session.clone()) {
         shared.routes.disconnected(&session.user_id);
         return Outcome::Gone;

@@ -37,7 +37,9 @@ fn handle(shared: &Arc<Shared>, http: &Arc<PlainHttp>, drained: &watch::Sender<u
             // An echo connection has no session and asks nothing.
             if !request.echo {
                 shared.connections.begin(conn);
-                spawn(shared, connect(shared.clone(), conn, request));
+                // Here, where it never comes behind the end.
+                let admitted = shared.addresses.enter(conn, request.peer);
+                spawn(shared, connect(shared.clone(), conn, request, admitted));
             }
         }
         Event::Text { conn, session, text, v1 } => {
@@ -48,6 +50,7 @@ fn handle(shared: &Arc<Shared>, http: &Arc<PlainHttp>, drained: &watch::Sender<u
         }
         Event::Lagging { .. } | Event::Left { .. } | Event::Stale { .. } => shared.hub.event(event),
         Event::Closed { conn, .. } => {
+            shared.addresses.leave(conn);
             if let Some(session) = shared.connections.closed(conn) {
                 shared.routes.disconnected(&session.user_id);
             }

@@ -17,6 +17,7 @@
 //! | [`ops`] [`metrics`] [`shard_metrics`] | for operators |
 //! | [`nofile`] | file descriptors |
 
+mod addresses;
 mod breaker;
 mod bus;
 mod comet;
@@ -61,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::addresses::Addresses;
 use self::connections::Connections;
 use self::cores::Cores;
 use self::forward::ForwardLog;
@@ -276,7 +278,8 @@ impl Gateway {
         let parts =
             HubParts { limits: limits.clone(), logic: logic.clone(), mailboxes: mailboxes.clone(), watches };
         Arc::new(Shared {
-            rules: Rules::new(&self.config.origins, self.echo),
+            rules: Rules::new(&self.config.origins, self.echo).behind(&self.config.trusted_proxies),
+            addresses: Addresses::new(limits.address_connections),
             hub: Hub::start(parts, stop.clone()),
             verifier: Verifier::start(logic.clone()),
             connections: Connections::new(mailboxes.len()),

@@ -47,15 +47,19 @@ impl Routes {
         Self { state, changed: Notify::new(), incarnation: AtomicU64::new(incarnation) }
     }
 
-    /// One more connection of a user.
-    pub(super) fn connected(&self, user_id: &Arc<str>) {
+    /// One more connection of a user. `false`: there are `max` of them (0: any number may be).
+    pub(super) fn connected(&self, user_id: &Arc<str>, max: u32) -> bool {
         let mut state = self.state();
         let count = state.users.entry(user_id.clone()).or_insert(0);
+        if max > 0 && *count >= max {
+            return false;
+        }
         *count += 1;
         if *count == 1 {
             state.pending.insert(user_id.clone());
             self.changed.notify_one();
         }
+        true
     }
 
     /// One connection of a user less.
@@ -162,8 +166,8 @@ mod tests {
     fn only_the_first_and_the_last_connection_of_a_user_are_told() {
         let routes = Routes::new(1);
         let ann: Arc<str> = "ann".into();
-        routes.connected(&ann);
-        routes.connected(&ann);
+        routes.connected(&ann, 0);
+        routes.connected(&ann, 0);
         assert_eq!(names(&routes.take_batch().set), ["ann"]);
         routes.disconnected(&ann);
         assert!(routes.take_batch().dropped.is_empty());
@@ -175,9 +179,9 @@ mod tests {
     fn what_waits_is_folded_into_the_last_state() {
         let routes = Routes::new(1);
         let ann: Arc<str> = "ann".into();
-        routes.connected(&ann);
+        routes.connected(&ann, 0);
         routes.disconnected(&ann);
-        routes.connected(&ann);
+        routes.connected(&ann, 0);
         let batch = routes.take_batch();
         assert_eq!((names(&batch.set), batch.dropped.len()), (vec!["ann"], 0));
         routes.tell_all();

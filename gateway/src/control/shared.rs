@@ -7,6 +7,7 @@ use corecast_proto::ids::RoomId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::addresses::Addresses;
 use super::connections::Connections;
 use super::cores::Cores;
 use super::forward::ForwardLog;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) verifier: Verifier,
     pub(super) cores: Cores,
     pub(super) connections: Connections,
+    pub(super) addresses: Addresses,
     pub(super) logouts: RecentLogouts,
     pub(super) routes: Arc<Routes>,
     pub(super) metrics: Arc<Metrics>,

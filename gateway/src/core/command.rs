@@ -226,7 +226,7 @@ pub struct UpgradeRequest {
     pub v1: bool,
     /// `/debug/echo`: no session, no control side.
     pub echo: bool,
-    /// Peer address.
+    /// The client's address: the peer's, or what proxies that are trusted say.
     pub peer: Option<IpAddr>,
 }
 

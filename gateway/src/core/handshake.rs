@@ -18,12 +18,15 @@ use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
 use super::command::UpgradeRequest;
+use crate::config::Network;
 
 /// What the configuration says about requests.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Origins besides the `Host` that may upgrade, as `https://example.org`, lower case.
     origins: Box<[String]>,
+    /// Whose `X-Forwarded-For` is believed.
+    proxies: Box<[Network]>,
     /// `/debug/echo` exists.
     echo: bool,
     /// Bytes of a request head, its blank line included.
@@ -99,7 +102,24 @@ impl Rules {
     /// Rules with the default limit of a request head.
     pub fn new(origins: &[String], echo: bool) -> Self {
         let origins = origins.iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
-        Self { origins: origins.collect(), echo, head_max: HEAD_BYTES }
+        Self { origins: origins.collect(), proxies: Box::default(), echo, head_max: HEAD_BYTES }
+    }
+
+    /// The same behind these proxies.
+    pub fn behind(self, proxies: &[Network]) -> Self {
+        Self { proxies: proxies.into(), ..self }
+    }
+
+    /// Who talks to us. Each proxy appends whom it talked to, so from the end on the first
+    /// that is none of ours is the client; what stands before it is the client's own word.
+    fn client(&self, peer: Option<IpAddr>, forwarded: &[&str]) -> Option<IpAddr> {
+        let mut client = peer?.to_canonical();
+        let mut hops = forwarded.iter().rev().flat_map(|line| line.rsplit(','));
+        while self.proxies.iter().any(|proxy| proxy.contains(client)) {
+            let Some(Ok(hop)) = hops.next().map(|hop| hop.trim().parse::<IpAddr>()) else { break };
+            client = hop.to_canonical();
+        }
+        Some(client)
     }
 
     /// May a page of this origin act for the user on this host?
@@ -184,6 +204,7 @@ pub fn decide_head<'a>(
     if let Err(refused) = fields.check(head, rules) {
         return Asked::Refused(refused);
     }
+    let peer = rules.client(peer, &fields.forwarded);
     let key = fields.key.expect("checked above");
     let mut answer = vec![
         ("Upgrade", "websocket".to_owned()),
@@ -227,6 +248,8 @@ struct Fields<'a> {
     v1: bool,
     sid: Option<&'a str>,
     https: bool,
+    /// Each `X-Forwarded-For`, in their order.
+    forwarded: Vec<&'a str>,
     body: bool,
 }
 
@@ -267,6 +290,8 @@ impl<'a> Fields<'a> {
             self.sid = self.sid.or_else(|| sid_of_cookies(value));
         } else if is("x-forwarded-proto") {
             self.https = list(text).next().is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        } else if is("x-forwarded-for") {
+            self.forwarded.push(text);
         } else if is("content-length") {
             self.body |= text != "0";
         } else if is("transfer-encoding") {

@@ -84,7 +84,7 @@ pub(super) fn spawn(
             }
             let (mailbox, inbox) = Mailbox::new(config.limits.mailbox, MAILBOX_BYTES, driver.waker());
             let metrics = Arc::new(Metrics::new(idle.host, driver.name()));
-            let rules = Rules::new(&config.origins, echo);
+            let rules = Rules::new(&config.origins, echo).behind(&config.trusted_proxies);
             let mut core = Connections::new(number, config.limits.clone(), rules, places.clone(), 0);
             core.set_send_per_room(config.send_per_room);
             let shard = Shard::new(number, driver, core, inbox, events.clone(), metrics.clone());

@@ -308,3 +308,31 @@ fn a_head_parsed_elsewhere_gets_the_same_decision() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_client_is_who_talks_to_us_or_whom_our_own_proxies_name() {
+    let network = |text: &str| Network::try_from(text.to_owned()).expect("a network");
+    let rules = rules().behind(&[network("10.0.0.0/8"), network("::1")]);
+    let client = |peer: &str, forwarded: &[&str]| {
+        let lines: Vec<(&str, &str)> = forwarded.iter().map(|line| ("X-Forwarded-For", *line)).collect();
+        let mut read = upgrade("/api/ws", &[]);
+        read.truncate(read.len() - 2);
+        for (name, value) in lines {
+            read.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        read.extend_from_slice(b"\r\n");
+        match decide(&read, &rules, peer.parse().ok()) {
+            Decision::Upgrade { request, .. } => request.peer.expect("known").to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(client("192.0.2.7", &[]), "192.0.2.7");
+    assert_eq!(client("192.0.2.7", &["198.51.100.1"]), "192.0.2.7", "anybody may write the header");
+    assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+    assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1", "IPv4 on an IPv6 socket");
+    assert_eq!(client("::1", &["203.0.113.9, 198.51.100.1 , 10.2.3.4"]), "198.51.100.1", "two proxies");
+    assert_eq!(client("::1", &["203.0.113.9", "198.51.100.1", "10.2.3.4"]), "198.51.100.1", "a line each");
+    assert_eq!(client("10.0.0.1", &["203.0.113.9, unknown"]), "10.0.0.1", "what cannot be read ends it");
+    assert_eq!(client("10.0.0.1", &["10.0.0.2"]), "10.0.0.2", "nobody but proxies");
+}
