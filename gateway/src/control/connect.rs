@@ -1,9 +1,10 @@
 //! From the 101 to the open connection.
 //!
 //! ```text
-//!  Upgraded ─▶ too many of its address or user ─▶ close 4429      (it comes back after a pause)
-//!     └──▶ verify ──invalid──▶ close 1008        (the browser goes to the login page)
+//!  Upgraded ─▶ verify ──invalid──▶ close 1008        (the browser goes to the login page)
 //!                │ └──no answer──▶ close 1013        (it comes back: an outage logs nobody out)
+//!                ▼
+//!            too many of its user, or before verify of its address ─▶ close 4429
 //!                ▼
 //!            corecast.v1: wait ≤ resume_ms for the first frame
 //!                ▼
