@@ -4,9 +4,9 @@
 //!  Upgraded ─▶ verify ──invalid──▶ close 1008        (the browser goes to the login page)
 //!                │ └──no answer──▶ close 1013        (it comes back: an outage logs nobody out)
 //!                ▼
-//!            too many of its user, or before verify of its address ─▶ close 4429
-//!                ▼
 //!            corecast.v1: wait ≤ resume_ms for the first frame
+//!                ▼
+//!            too many of its user (of its address: before verify) ─▶ close 4429
 //!                ▼
 //!            hub.open: hello and all memberships ─▶ worker: what arrived meanwhile
 //! ```
