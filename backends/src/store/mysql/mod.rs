@@ -69,6 +69,7 @@ struct Inner {
     replica: Option<Replica>,
     counters: Arc<Counters>,
     outbox_version: watch::Sender<u64>,
+    repeats: commit::Repeats,
 }
 
 /// Told of no version yet: the first [`Store::outbox_changed`] of a handle answers at once,
@@ -107,7 +108,13 @@ impl MysqlStore {
         let (target, replica) = targets(url, options)?;
         let replica = replica.map(|target| Replica::new(target, options));
         let pool = Pool::new(target, options, Arc::clone(&counters));
-        let inner = Inner { pool, replica, counters, outbox_version: watch::Sender::new(0) };
+        let inner = Inner {
+            pool,
+            replica,
+            counters,
+            outbox_version: watch::Sender::new(0),
+            repeats: commit::Repeats::default(),
+        };
         Ok(Self { inner: Arc::new(inner), told: AtomicU64::new(TOLD_NOTHING) })
     }
 
@@ -207,7 +214,8 @@ impl Store for MysqlStore {
         // What is still to be committed, in order from the end.
         let mut parts = vec![&frames[..]];
         while let Some(part) = parts.pop() {
-            let fault = match on!(self.tries(Kind::Write), session => commit::commit(session, part)) {
+            let tries = self.tries(Kind::Write);
+            let fault = match on!(tries, session => commit::commit(session, part, &self.inner.repeats)) {
                 Ok(stored) => {
                     outcomes.extend(stored);
                     continue;

@@ -41,6 +41,10 @@ pub(super) struct Session {
     conn: Conn,
     counters: Arc<Counters>,
     begin: String,
+    /// A transaction is to be started: `begin` goes in front of the next statement.
+    begins: bool,
+    /// What goes in front of `COMMIT`, with a semicolon behind it.
+    ending: String,
     /// Ids that one statement draws lie this far apart; above 1 where several servers write.
     id_step: u64,
     /// The server shows a transaction before it is on the disk; see [`super::barrier`].
@@ -87,6 +91,8 @@ impl Session {
             conn,
             counters,
             begin,
+            begins: false,
+            ending: String::new(),
             id_step: 1,
             shows_early: true,
             opened: now,
@@ -150,11 +156,52 @@ impl Session {
         Proof { opened: self.opened, sent: self.committed }
     }
 
-    /// Starts a transaction that writes.
-    pub(super) async fn begin(&mut self) -> Result<(), Fault> {
+    /// From the next statement on: a transaction that writes. Sends nothing yet.
+    pub(super) fn begin(&mut self) {
         self.wrote = false;
-        let begin = self.begin.clone();
-        self.text(&begin).await
+        self.begins = true;
+        self.ending.clear();
+    }
+
+    /// Nothing of the transaction was answered yet.
+    pub(super) fn is_at_begin(&self) -> bool {
+        self.begins
+    }
+
+    /// Starts the transaction if that is still to be done.
+    async fn started(&mut self) -> Result<(), Fault> {
+        if self.begins {
+            let begin = self.begin.clone();
+            self.text(&begin).await?;
+            self.begins = false;
+        }
+        Ok(())
+    }
+
+    /// Rows of a statement without parameters. As the first one of a transaction it takes the
+    /// start of it along.
+    pub(super) async fn text_rows(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        count(&self.counters.statements);
+        let sql = if self.begins { &format!("{}; {sql}", self.begin) } else { sql };
+        let asked = async {
+            let mut results = self.conn.query_iter(sql).await?;
+            let mut rows = results.collect::<Row>().await?;
+            while !results.is_empty() {
+                rows.extend(results.collect::<Row>().await?);
+            }
+            Ok(rows)
+        };
+        let rows = in_time(STATEMENT, asked).await?;
+        self.begins = false;
+        Ok(rows)
+    }
+
+    /// A statement without parameters that changes rows the transaction has locked: it goes
+    /// along with `COMMIT`.
+    pub(super) fn before_commit(&mut self, sql: &str) {
+        self.wrote = true;
+        self.ending.push_str(sql);
+        self.ending.push_str("; ");
     }
 
     /// Statements without parameters, in one round trip.
@@ -171,6 +218,7 @@ impl Session {
 
     /// Rows of a prepared statement.
     pub(super) async fn rows(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, Fault> {
+        self.started().await?;
         count(&self.counters.statements);
         in_time(STATEMENT, self.conn.exec(sql, params)).await
     }
@@ -182,6 +230,7 @@ impl Session {
 
     /// Runs a prepared statement; answers how many rows it changed.
     pub(super) async fn run(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, Fault> {
+        self.started().await?;
         count(&self.counters.statements);
         let sent = Instant::now();
         in_time(STATEMENT, self.conn.exec_drop(sql, params)).await?;
@@ -195,8 +244,19 @@ impl Session {
 
     /// Ends the transaction.
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.begins) {
+            return Ok(());
+        }
+        let ending = std::mem::take(&mut self.ending);
         self.committed = Instant::now();
-        self.text("COMMIT").await
+        self.text(&(ending + "COMMIT")).await
+    }
+
+    /// Ends the transaction, however far it came.
+    pub(super) async fn roll_back(&mut self) -> Result<(), Fault> {
+        self.begins = false;
+        self.ending.clear();
+        self.text("ROLLBACK").await
     }
 
     /// The ids that the last insert of so many rows drew. One statement draws them in one go,

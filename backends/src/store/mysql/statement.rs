@@ -4,6 +4,8 @@
 //! what may name a row twice (looking up, updating, deleting) is filled up to a power of two
 //! with repeats; inserts take the exact number below 16 and multiples of 16 above.
 
+use std::fmt::Write as _;
+
 use mysql_async::Value;
 
 use super::fault::Fault;
@@ -24,6 +26,20 @@ pub(super) fn tuples(rows: usize, columns: usize) -> String {
 /// `?,?,?…`
 pub(super) fn marks(count: usize) -> String {
     repeated("?", ",", count)
+}
+
+/// `x'6162',x'63'…`: ids in a text. Bytes to the server, whatever they hold and whatever mode
+/// it is in.
+pub(super) fn literals<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    let mut all = String::new();
+    for id in ids {
+        all.push_str(if all.is_empty() { "x'" } else { ",x'" });
+        for byte in id.bytes() {
+            write!(all, "{byte:02x}").expect("a String takes it");
+        }
+        all.push('\'');
+    }
+    all
 }
 
 pub(super) fn repeated(text: &str, separator: &str, count: usize) -> String {
@@ -131,5 +147,10 @@ mod tests {
     fn texts_have_as_many_marks_as_there_are_values() {
         assert_eq!(tuples(2, 3), "(?,?,?),(?,?,?)");
         assert_eq!(marks(1), "?");
+    }
+
+    #[test]
+    fn an_id_in_a_text_is_bytes_and_ends_nothing() {
+        assert_eq!(literals(["ab", "'--é"]), "x'6162',x'272d2dc3a9'");
     }
 }

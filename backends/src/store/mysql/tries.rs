@@ -3,6 +3,8 @@
 //! ```text
 //! read         connection lost                → once more on another
 //! write        deadlock, lock wait            → rolled back, once more, a few times
+//!              a key that is stored already   → the same
+//!              lost at its first statement    → once more on another, if it had been idle
 //!              lost before COMMIT was sent    → nothing happened: unavailable
 //!              COMMIT was sent, no answer     → again from the start on another connection
 //! statement    deadlock, lock wait            → once more;  lost → unknown
@@ -55,7 +57,8 @@ pub(super) struct Tries<'a> {
     started: Instant,
     conflicts: u32,
     pause: Duration,
-    /// A read may be repeated on another connection.
+    /// The connection had been idle: it may have been lost long ago. What is read, or a
+    /// transaction of which nothing was answered, may be repeated on another.
     repeat_lost: bool,
     /// A COMMIT was sent and not answered.
     unknown: Option<String>,
@@ -130,13 +133,13 @@ impl<'a> Tries<'a> {
                 }
                 Kind::Write => {
                     self.writing = Some(self.pool.barrier().writing());
-                    lease.session().begin().await
+                    lease.session().begin();
+                    Ok(())
                 }
             };
             match begun {
                 Ok(()) => return Ok(lease),
                 Err(fault) => {
-                    self.writing = None;
                     let stale = lease.reused && matches!(fault, Fault::Lost(_));
                     lease.end(&fault);
                     // Nothing was begun, and the next one is pinged first.
@@ -175,16 +178,21 @@ impl<'a> Tries<'a> {
                 Err(fault @ Fault::Conflict(_)) => Err(fault),
                 Err(fault) => Err(Fault::Unknown(fault.to_string())),
             },
-            (Kind::Snapshot | Kind::Write, Err(fault)) => {
-                if fault.spares_the_connection()
-                    && let Err(lost) = lease.session().text("ROLLBACK").await
-                {
-                    lease.end(&lost);
-                    return Err(fault);
-                }
+            (Kind::Snapshot, Err(fault)) => Err(fault),
+            (Kind::Write, Err(fault)) => {
+                self.repeat_lost &= lease.session().is_at_begin();
                 Err(fault)
             }
         };
+        if let Err(fault) = &done
+            && matches!(self.kind, Kind::Snapshot | Kind::Write)
+            && fault.spares_the_connection()
+            && let Err(lost) = lease.session().roll_back().await
+        {
+            self.writing = None;
+            lease.end(&lost);
+            return done;
+        }
         self.writing = None;
         match &done {
             Ok(_) => lease.give_back(),
@@ -228,7 +236,10 @@ impl<'a> Tries<'a> {
                 self.conflicts += 1;
                 self.conflicts <= CONFLICTS
             }
-            (Fault::Lost(_) | Fault::Unreachable(_) | Fault::Busy(_), Kind::Write) => self.unknown.is_some(),
+            (Fault::Lost(_) | Fault::Unreachable(_) | Fault::Busy(_), Kind::Write) => {
+                let stale = std::mem::take(&mut self.repeat_lost) && matches!(fault, Fault::Lost(_));
+                stale || self.unknown.is_some()
+            }
             _ => false,
         };
         if again && self.started.elapsed() + self.pause < BUDGET {

@@ -33,7 +33,7 @@ async fn statements_under_locks_and_pages_use_an_index() {
     conn.query_drop(fill).await.expect("fills");
     for (sql, key) in [
         (
-            "SELECT id FROM rooms FORCE INDEX (rooms_by_id) WHERE id IN ('r1', 'r2', 'r3') ORDER BY id FOR UPDATE",
+            "SELECT id FROM rooms FORCE INDEX (rooms_by_id) WHERE id IN (x'7231',x'7232',x'7233') ORDER BY id FOR UPDATE",
             "rooms_by_id",
         ),
         (
