@@ -10,7 +10,9 @@
 //! [`decide_head`] is the same decision for a request that hyper has parsed: an upgrade
 //! that arrives on a connection which carried plain HTTP before.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 
 use corecast_proto::refusal::Code;
@@ -79,13 +81,16 @@ pub enum Asked {
         /// For the control side.
         request: UpgradeRequest,
         /// Names and values of the 101.
-        headers: Vec<(&'static str, String)>,
+        headers: Vec<Field>,
     },
     /// An upgrade that is refused; the connection closes after the answer.
     Refused(Refused),
     /// Not an upgrade, or on a path that has none.
     Plain,
 }
+
+/// Name and value of a header.
+pub type Field = (&'static str, Cow<'static, str>);
 
 /// An answer that is not 101.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,9 +152,9 @@ impl Rules {
 
 /// Decides over the bytes read so far, which begin at the start of a request.
 pub fn decide(read: &[u8], rules: &Rules, peer: Option<IpAddr>) -> Decision {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let consumed = match request.parse(read) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let consumed = match request.parse_with_uninit_headers(read, &mut headers) {
         Ok(httparse::Status::Complete(consumed)) if consumed <= rules.head_max => consumed,
         Ok(httparse::Status::Partial) if read.len() <= rules.head_max => return Decision::NeedMore,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => {
@@ -206,20 +211,19 @@ pub fn decide_head<'a>(
     }
     let peer = rules.client(peer, &fields.forwarded);
     let key = fields.key.expect("checked above");
-    let mut answer = vec![
-        ("Upgrade", "websocket".to_owned()),
-        ("Connection", "Upgrade".to_owned()),
-        ("Sec-WebSocket-Accept", derive_accept_key(key)),
-    ];
+    let mut answer = Vec::with_capacity(5);
+    answer.push(("Upgrade", Cow::from("websocket")));
+    answer.push(("Connection", "Upgrade".into()));
+    answer.push(("Sec-WebSocket-Accept", derive_accept_key(key).into()));
     if echo {
         let request = UpgradeRequest { sid: None, v1: false, echo, peer };
         return Asked::Upgrade { request, headers: answer };
     }
     if fields.v1 {
-        answer.push(("Sec-WebSocket-Protocol", SUB_PROTOCOL.to_owned()));
+        answer.push(("Sec-WebSocket-Protocol", SUB_PROTOCOL.into()));
     }
     if let Some(sid) = fields.sid {
-        answer.push(("Set-Cookie", session_cookie(sid, fields.https)));
+        answer.push(("Set-Cookie", session_cookie(sid, fields.https).into()));
     }
     let request = UpgradeRequest { sid: fields.sid.map(Into::into), v1: fields.v1, echo, peer };
     Asked::Upgrade { request, headers: answer }
@@ -373,10 +377,16 @@ fn healthz(http_11: bool, fields: &Fields<'_>, consumed: usize) -> Decision {
     Decision::Answer { response: response.into_bytes(), close, consumed }
 }
 
-fn render_101(headers: &[(&'static str, String)]) -> Vec<u8> {
-    let mut response = String::from("HTTP/1.1 101 Switching Protocols\r\n");
+/// As large as it must be: `Bytes` takes it over as it is.
+fn render_101(headers: &[Field]) -> Vec<u8> {
+    const LINE: &str = "HTTP/1.1 101 Switching Protocols\r\n";
+    let fields: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let mut response = String::with_capacity(LINE.len() + fields + 2);
+    response.push_str(LINE);
     for (name, value) in headers {
-        write!(response, "{name}: {value}\r\n").expect("a String takes every byte");
+        for part in [name, ": ", value, "\r\n"] {
+            response.push_str(part);
+        }
     }
     response.push_str("\r\n");
     response.into_bytes()
@@ -384,7 +394,8 @@ fn render_101(headers: &[(&'static str, String)]) -> Vec<u8> {
 
 /// Path of a request target, without query; the absolute form of RFC 9112 §3.2.2 too.
 fn path_of(target: &str) -> &str {
-    let target = match target.split_once("://") {
+    let absolute = if target.starts_with('/') { None } else { target.split_once("://") };
+    let target = match absolute {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |start| &rest[start..]),
         _ => target,
     };

@@ -22,7 +22,7 @@ use tracing::debug;
 use super::socket::HandedSocket;
 use super::{Peer, reply};
 use crate::control::shared::Shared;
-use crate::core::handshake::{Asked, Head, Refused, decide_head};
+use crate::core::handshake::{Asked, Field, Head, Refused, decide_head};
 use crate::core::{Command, UpgradeRequest};
 
 /// Time in which the 101 must reach the kernel.
@@ -121,10 +121,10 @@ fn joined(first: Bytes, second: Bytes) -> Bytes {
     both.freeze()
 }
 
-fn switching(headers: &[(&'static str, String)]) -> Response {
+fn switching(headers: &[Field]) -> Response {
     let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
     for (name, value) in headers {
-        response = response.header(*name, value);
+        response = response.header(*name, value.as_ref());
     }
     response.body(Body::empty()).unwrap_or_else(|_| reply::broken())
 }

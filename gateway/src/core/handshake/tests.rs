@@ -298,7 +298,7 @@ fn a_head_parsed_elsewhere_gets_the_same_decision() {
     match decide_head(head, headers.into_iter(), &rules(), None) {
         Asked::Upgrade { request, headers } => {
             assert!(request.v1);
-            assert!(headers.contains(&("Sec-WebSocket-Accept", ACCEPT.to_owned())));
+            assert!(headers.contains(&("Sec-WebSocket-Accept", ACCEPT.into())));
         }
         other => panic!("{other:?}"),
     }
