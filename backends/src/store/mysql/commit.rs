@@ -3,15 +3,13 @@
 //! ```text
 //! START TRANSACTION; SELECT … FROM rooms WHERE id IN (…) ORDER BY id FOR UPDATE
 //!                                                           locks, by id; the time
-//! INSERT INTO messages …
-//! INSERT INTO outbox …
+//! INSERT INTO messages …; INSERT INTO outbox …;
 //! UPDATE rooms …; COMMIT                                    the new heads
 //! ```
 //!
-//! Four round trips for one frame, six for a hundred in fifty rooms: one more where a number
-//! of inserted rows above 16 is no multiple of 16 ([`super::statement`]), and for each further
-//! 256 messages or outbox rows or 128 locked rooms. Two statements ride with those that start
-//! and end the transaction, as texts: they hold nothing but numbers and hexadecimal ids.
+//! Two round trips, for one frame and for hundreds, as long as they lock no more than 256 rooms
+//! and write no more than the texts of a round trip hold ([`super::statement`]): a commit's
+//! room is locked for one of them, and on a busy machine each is two more changes of process.
 //!
 //! What is sent again violates the unique key of `messages`. Hardly anything is, so keys are
 //! not looked up before the insert. Where it fails the transaction is rolled back, and its
@@ -27,14 +25,14 @@ use mysql_async::Value;
 
 use super::fault::Fault;
 use super::outbox;
-use super::row::{bytes, integer, message_id, take, text, unsigned};
+use super::row::{bytes, message_id, take, text, unsigned};
 use super::session::{NOW_MS, Session};
-use super::statement::{ROWS, insert, literals, padded, tuples};
+use super::statement::{Insert, Inserts, Literal, ROWS, literals, padded, tuples};
 use crate::store::rows::{FinishedRow, NewMessages, RowBuilder};
 use crate::store::{CommitFrame, FrameOutcome, OutboxRow, StoredMessage};
 
 /// Rooms of one statement.
-const ROOMS: usize = 128;
+const ROOMS: usize = 256;
 
 /// A room of the batch, as it will be when the batch is committed.
 struct Line {
@@ -87,7 +85,7 @@ pub(super) async fn commit(
     if !keys.is_empty() {
         repeats.note();
     }
-    let mut inserts = Vec::new();
+    let mut inserts = Inserts::new("messages (room_id, seq, id, user_id, username, content, message_key)");
     // Rows by first appearance: outbox ids follow the batch, whatever the map's order.
     let mut order: Vec<&RoomId> = Vec::new();
     let mut outcomes = Vec::with_capacity(frames.len());
@@ -106,17 +104,21 @@ pub(super) async fn commit(
     if inserts.is_empty() {
         return Ok(outcomes);
     }
-    let into = "messages (room_id, seq, id, user_id, username, content, message_key)";
-    let inserted = insert(session, into, inserts).await;
-    if matches!(inserted, Err(Fault::Duplicate(_))) {
-        repeats.note();
-    }
-    inserted?;
     let grown: Vec<Line> =
         order.into_iter().map(|room_id| lines.remove(room_id.as_str()).expect("it was numbered")).collect();
-    move_heads(session, &grown);
+    let heads = move_heads(&grown);
     let rows: Vec<FinishedRow> = grown.into_iter().flat_map(|line| line.rows.finish()).collect();
-    let ids = outbox::append(session, rows.iter().map(|row| &row.record), now).await?;
+    let outbox = outbox::inserts(rows.iter().map(|row| &row.record), now);
+    let outbox_rows: Vec<usize> = outbox.iter().map(|insert| insert.rows).collect();
+    let mut statements: Vec<String> = inserts.finish().into_iter().map(|insert| insert.sql).collect();
+    let outbox_at = statements.len();
+    statements.extend(outbox.into_iter().map(|Insert { sql, .. }| sql).chain(heads));
+    let drawn = session.commit_with(&statements).await;
+    if matches!(drawn, Err(Fault::Duplicate(_))) {
+        repeats.note();
+    }
+    let drawn = drawn?;
+    let ids = drawn[outbox_at..].iter().zip(outbox_rows).flat_map(|(&first, rows)| session.ids(first, rows));
     for (row, id) in rows.into_iter().zip(ids) {
         if let FrameOutcome::Stored { outbox, .. } = &mut outcomes[row.frame] {
             outbox.push(OutboxRow { id, room_id: row.record.room_id, value: row.record.value });
@@ -204,7 +206,7 @@ fn number<'a>(
     frame: &'a CommitFrame,
     now: i64,
     keys: &mut Keys<'a>,
-    inserts: &mut Vec<Vec<Value>>,
+    inserts: &mut Inserts,
 ) -> Vec<StoredMessage> {
     let (room_id, user_id) = (frame.room_id.as_str(), frame.user_id.as_str());
     let mut stored = Vec::with_capacity(frame.messages.len());
@@ -221,23 +223,23 @@ fn number<'a>(
         keys.insert(key, id);
         new.push(id, user_id, &frame.username, &message.content);
         stored.push(StoredMessage { id, repeated: false });
-        inserts.push(vec![
-            bytes(room_id),
-            integer(id.seq),
-            bytes(id.to_string()),
-            bytes(user_id),
-            bytes(&frame.username),
-            bytes(&message.content),
-            bytes(&message.key),
+        inserts.push(&[
+            Literal::text(room_id),
+            Literal::Number(i64::try_from(id.seq).unwrap_or(i64::MAX)),
+            Literal::text(&id.to_string()),
+            Literal::text(user_id),
+            Literal::text(&frame.username),
+            Literal::text(&message.content),
+            Literal::text(&message.key),
         ]);
     }
     line.rows.push(index, &frame.owner, new);
     stored
 }
 
-/// Writes the heads of rooms that grew, with the commit; their rows are locked.
-fn move_heads(session: &mut Session, lines: &[Line]) {
-    for lines in lines.chunks(ROOMS) {
+/// Writes the heads of rooms that grew; their rows are locked.
+fn move_heads(lines: &[Line]) -> Vec<String> {
+    let text = |lines: &[Line]| {
         let (mut seqs, mut times, mut ordinals) = (String::new(), String::new(), String::new());
         for Line { ordinal, last_seq, last_ms, .. } in lines {
             seqs += &format!(" WHEN {ordinal} THEN {last_seq}");
@@ -245,9 +247,10 @@ fn move_heads(session: &mut Session, lines: &[Line]) {
             ordinals += &format!("{}{ordinal}", if ordinals.is_empty() { "" } else { "," });
         }
         // Assignments run from left to right: `update_time` takes the new `last_ms`.
-        session.before_commit(&format!(
+        format!(
             "UPDATE rooms FORCE INDEX (PRIMARY) SET last_seq = CASE ordinal{seqs} END, \
              last_ms = CASE ordinal{times} END, update_time = last_ms WHERE ordinal IN ({ordinals})"
-        ));
-    }
+        )
+    };
+    lines.chunks(ROOMS).map(text).collect()
 }

@@ -56,6 +56,20 @@ mod code {
 pub(super) const UNMIGRATED: &str = "the database has no tables of corecast: run `corecast migrate`";
 
 impl Fault {
+    /// Did the server say so, of a statement?
+    pub(super) fn is_of_server(&self) -> bool {
+        !matches!(self, Self::Lost(_) | Self::Unreachable(_) | Self::Unknown(_))
+    }
+
+    /// The same of a `COMMIT`: a deadlock found there (a cluster does so) says that it was
+    /// rolled back, everything else nothing.
+    pub(super) fn of_commit(self) -> Self {
+        match self {
+            Self::Conflict(_) => self,
+            other => Self::Unknown(other.to_string()),
+        }
+    }
+
     /// Is the connection in step with the server, so that it may be used again?
     pub(super) fn spares_the_connection(&self) -> bool {
         !matches!(self, Self::Lost(_) | Self::Unreachable(_) | Self::Busy(_) | Self::Unknown(_))

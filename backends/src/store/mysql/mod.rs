@@ -299,7 +299,7 @@ impl Store for MysqlStore {
     }
 
     async fn append_outbox(&self, record: OutboxRecord) -> Result<u64, StoreError> {
-        let id = on!(self.tries(Kind::Statement), session => outbox::append_one(session, &record))?;
+        let id = on!(self.tries(Kind::Statement), session => outbox::append(session, &record))?;
         self.outbox_grew();
         Ok(id)
     }

@@ -7,30 +7,29 @@ use mysql_async::{Row, Value};
 use super::fault::Fault;
 use super::row::{bytes, take, text, unsigned};
 use super::session::{NOW_MS, Session};
-use super::statement::{ROWS, insert, marks, padded, repeated};
+use super::statement::{Insert, Inserts, Literal, ROWS, marks, padded, repeated};
 use crate::store::{DeadLetter, OutboxOwner, OutboxRecord, OutboxRow};
 
-/// Adds rows inside the running transaction; answers their ids, which grow in this order.
-pub(super) async fn append(
-    session: &mut Session,
-    records: impl Iterator<Item = &OutboxRecord>,
-    now_ms: i64,
-) -> Result<Vec<u64>, Fault> {
-    let rows = records
-        .map(|record| {
-            let room_id = bytes(record.room_id.as_str());
-            vec![bytes(&record.owner), room_id, bytes(&record.value), Value::Int(now_ms)]
-        })
-        .collect();
-    insert(session, "outbox (owner, room_id, value, create_time)", rows).await
+/// The rows of a commit, as texts. Their ids grow in this order.
+pub(super) fn inserts<'a>(records: impl Iterator<Item = &'a OutboxRecord>, now_ms: i64) -> Vec<Insert> {
+    let mut inserts = Inserts::new("outbox (owner, room_id, value, create_time)");
+    for OutboxRecord { room_id, owner, value } in records {
+        inserts.push(&[
+            Literal::text(owner),
+            Literal::text(room_id.as_str()),
+            Literal::Bytes(value),
+            Literal::Number(now_ms),
+        ]);
+    }
+    inserts.finish()
 }
 
-/// Adds one row that belongs to no transaction; answers its id.
-pub(super) async fn append_one(session: &mut Session, record: &OutboxRecord) -> Result<u64, Fault> {
+/// Adds one row; answers its id.
+pub(super) async fn append(session: &mut Session, record: &OutboxRecord) -> Result<u64, Fault> {
     let sql = format!("INSERT INTO outbox (owner, room_id, value, create_time) VALUES (?, ?, ?, {NOW_MS})");
     let params = vec![bytes(&record.owner), bytes(record.room_id.as_str()), bytes(&record.value)];
     session.run(&sql, params).await?;
-    session.inserted_ids(1).first().copied().ok_or_else(|| Fault::Fatal("a row got no id".to_owned()))
+    session.inserted_id()
 }
 
 pub(super) async fn rows(

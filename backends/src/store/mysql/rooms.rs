@@ -104,7 +104,7 @@ pub(super) async fn create(session: &mut Session, new: &NewRoom) -> Result<Creat
     };
     insert(session, &room, Some(&new.key)).await?;
     let outbox = match number {
-        Some(position) => Some(announce(session, new, &room, position, global.now_ms).await?),
+        Some(position) => Some(announce(session, new, &room, position).await?),
         None => None,
     };
     Ok(CreateRoom::Created { room, outbox })
@@ -116,7 +116,6 @@ async fn announce(
     new: &NewRoom,
     room: &Room,
     position: Position,
-    now_ms: i64,
 ) -> Result<OutboxRow, Fault> {
     let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
     let push = PushMsg {
@@ -132,8 +131,7 @@ async fn announce(
     let value = Bytes::from(push.encode_to_vec());
     let room_id = RoomId::from(GLOBAL);
     let record = OutboxRecord { room_id: room_id.clone(), owner: new.owner.clone(), value: value.clone() };
-    let ids = outbox::append(session, std::iter::once(&record), now_ms).await?;
-    let id = ids.first().copied().ok_or_else(|| Fault::Fatal("a row got no id".to_owned()))?;
+    let id = outbox::append(session, &record).await?;
     Ok(OutboxRow { id, room_id, value })
 }
 

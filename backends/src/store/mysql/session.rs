@@ -17,6 +17,7 @@ use super::counters::{Counters, count};
 use super::fault::{Fault, UNMIGRATED};
 use super::row::{take, unsigned};
 use super::schema::SCHEMA_VERSION;
+use super::statement::fitting;
 use super::target::Target;
 use crate::store::server::Durability;
 
@@ -36,15 +37,23 @@ const _: () = assert!(LOCK_WAIT_SECONDS < STATEMENT.as_secs());
 /// decimal. Follows `SET timestamp`.
 pub(super) const NOW_MS: &str = "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 
+/// How far a transaction that writes has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transaction {
+    None,
+    /// To be started in front of the next statement.
+    Due,
+    Open,
+    /// Its last statements took `COMMIT` along.
+    Committed,
+}
+
 /// A connection. Whoever drops it in the middle of a statement closes it.
 pub(super) struct Session {
     conn: Conn,
     counters: Arc<Counters>,
     begin: String,
-    /// A transaction is to be started: `begin` goes in front of the next statement.
-    begins: bool,
-    /// What goes in front of `COMMIT`, with a semicolon behind it.
-    ending: String,
+    transaction: Transaction,
     /// Ids that one statement draws lie this far apart; above 1 where several servers write.
     id_step: u64,
     /// The server shows a transaction before it is on the disk; see [`super::barrier`].
@@ -91,8 +100,7 @@ impl Session {
             conn,
             counters,
             begin,
-            begins: false,
-            ending: String::new(),
+            transaction: Transaction::None,
             id_step: 1,
             shows_early: true,
             opened: now,
@@ -159,21 +167,20 @@ impl Session {
     /// From the next statement on: a transaction that writes. Sends nothing yet.
     pub(super) fn begin(&mut self) {
         self.wrote = false;
-        self.begins = true;
-        self.ending.clear();
+        self.transaction = Transaction::Due;
     }
 
     /// Nothing of the transaction was answered yet.
     pub(super) fn is_at_begin(&self) -> bool {
-        self.begins
+        self.transaction == Transaction::Due
     }
 
     /// Starts the transaction if that is still to be done.
     async fn started(&mut self) -> Result<(), Fault> {
-        if self.begins {
+        if self.transaction == Transaction::Due {
             let begin = self.begin.clone();
             self.text(&begin).await?;
-            self.begins = false;
+            self.transaction = Transaction::Open;
         }
         Ok(())
     }
@@ -182,7 +189,8 @@ impl Session {
     /// start of it along.
     pub(super) async fn text_rows(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
         count(&self.counters.statements);
-        let sql = if self.begins { &format!("{}; {sql}", self.begin) } else { sql };
+        let is_first = self.transaction == Transaction::Due;
+        let sql = if is_first { &format!("{}; {sql}", self.begin) } else { sql };
         let asked = async {
             let mut results = self.conn.query_iter(sql).await?;
             let mut rows = results.collect::<Row>().await?;
@@ -192,16 +200,40 @@ impl Session {
             Ok(rows)
         };
         let rows = in_time(STATEMENT, asked).await?;
-        self.begins = false;
+        if is_first {
+            self.transaction = Transaction::Open;
+        }
         Ok(rows)
     }
 
-    /// A statement without parameters that changes rows the transaction has locked: it goes
-    /// along with `COMMIT`.
-    pub(super) fn before_commit(&mut self, sql: &str) {
-        self.wrote = true;
-        self.ending.push_str(sql);
-        self.ending.push_str("; ");
+    /// Runs statements without parameters, which write, and commits: in one round trip, unless
+    /// they are too long for it. Answers the first id that each of them drew, 0: none.
+    ///
+    /// # Errors
+    /// [`Fault::Unknown`]: it may be committed. Everything else: it is not.
+    pub(super) async fn commit_with(&mut self, statements: &[String]) -> Result<Vec<u64>, Fault> {
+        self.started().await?;
+        let mut drawn = Vec::with_capacity(statements.len() + 1);
+        let mut rest = statements;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            let is_last = later.is_empty();
+            let sql = now.join("; ") + if is_last { "; COMMIT" } else { "" };
+            if is_last {
+                self.committed = Instant::now();
+            }
+            count(&self.counters.statements);
+            let answered = in_time(STATEMENT, each(&mut self.conn, &sql, &mut drawn)).await;
+            if let Err(fault) = answered {
+                // The server ends at the first statement that fails, and says so.
+                let is_refused = fault.is_of_server() && drawn.len() < statements.len();
+                return Err(if is_last && !is_refused { fault.of_commit() } else { fault });
+            }
+            rest = later;
+        }
+        drawn.truncate(statements.len());
+        (self.wrote, self.transaction) = (true, Transaction::Committed);
+        Ok(drawn)
     }
 
     /// Statements without parameters, in one round trip.
@@ -242,28 +274,34 @@ impl Session {
         Ok(changed)
     }
 
-    /// Ends the transaction.
+    /// Ends the transaction, if that was not done.
+    ///
+    /// # Errors
+    /// As [`commit_with`](Self::commit_with).
     pub(super) async fn commit(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.begins) {
+        if std::mem::replace(&mut self.transaction, Transaction::None) != Transaction::Open {
             return Ok(());
         }
-        let ending = std::mem::take(&mut self.ending);
         self.committed = Instant::now();
-        self.text(&(ending + "COMMIT")).await
+        self.text("COMMIT").await.map_err(Fault::of_commit)
     }
 
     /// Ends the transaction, however far it came.
     pub(super) async fn roll_back(&mut self) -> Result<(), Fault> {
-        self.begins = false;
-        self.ending.clear();
+        self.transaction = Transaction::None;
         self.text("ROLLBACK").await
     }
 
-    /// The ids that the last insert of so many rows drew. One statement draws them in one go,
+    /// The id that the last insert drew.
+    pub(super) fn inserted_id(&self) -> Result<u64, Fault> {
+        self.conn.last_insert_id().ok_or_else(|| Fault::Fatal("a row got no id".to_owned()))
+    }
+
+    /// The ids that an insert of so many rows drew. One statement draws them in one go,
     /// whatever `innodb_autoinc_lock_mode` is, because it names its rows.
-    pub(super) fn inserted_ids(&self, rows: usize) -> Vec<u64> {
-        let first = self.conn.last_insert_id().unwrap_or(0);
-        (0..rows as u64).map(|row| first + row * self.id_step).collect()
+    pub(super) fn ids(&self, first: u64, rows: usize) -> impl Iterator<Item = u64> + use<> {
+        let step = self.id_step;
+        (0..rows as u64).map(move |row| first + row * step)
     }
 
     /// Does it live?
@@ -278,6 +316,19 @@ impl Session {
     pub(super) async fn close(self) {
         // There is nobody to tell: what waits for an answer has its own error.
         let _ = tokio::time::timeout(PING, self.conn.disconnect()).await;
+    }
+}
+
+/// Runs the statements of a text; `drawn` gets the first id that each of those drew which
+/// went well.
+async fn each(conn: &mut Conn, sql: &str, drawn: &mut Vec<u64>) -> mysql_async::Result<()> {
+    let mut results = conn.query_iter(sql).await?;
+    loop {
+        drawn.push(results.last_insert_id().unwrap_or(0));
+        results.collect::<Row>().await?;
+        if results.is_empty() {
+            return Ok(());
+        }
     }
 }
 

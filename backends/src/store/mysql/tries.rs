@@ -174,9 +174,7 @@ impl<'a> Tries<'a> {
                     let written = self.written(lease.session()).await;
                     written.map(|()| value).map_err(|fault| Fault::Unknown(fault.to_string()))
                 }
-                // A deadlock found by a cluster at the commit: it says that it rolled back.
-                Err(fault @ Fault::Conflict(_)) => Err(fault),
-                Err(fault) => Err(Fault::Unknown(fault.to_string())),
+                Err(fault) => Err(fault),
             },
             (Kind::Snapshot, Err(fault)) => Err(fault),
             (Kind::Write, Err(fault)) => {
