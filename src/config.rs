@@ -146,6 +146,9 @@ pub struct Log {
     /// Partitions of a topic that has to be made, 4–1,000, default 8: at most as many
     /// consumers share the work. More cost open files at the brokers.
     pub partitions: u32,
+    /// Milliseconds that a record waits for others of its partition, 0–1,000, default 25: one
+    /// request at the broker for all of them. With a fast path nobody waits for it.
+    pub linger_ms: u32,
     /// Topic of the records that nobody can read. Absent: the topic's name and
     /// `.dead-letter`.
     pub dead_letter_topic: Option<String>,
@@ -153,8 +156,9 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        let LogSettings { topic, group, partitions, dead_letter_topic } = LogSettings::default();
-        Self { url: Urls::default().log, url_file: None, topic, group, partitions, dead_letter_topic }
+        let LogSettings { topic, group, partitions, linger_ms, dead_letter_topic } = LogSettings::default();
+        let url = Urls::default().log;
+        Self { url, url_file: None, topic, group, partitions, linger_ms, dead_letter_topic }
     }
 }
 
@@ -164,6 +168,7 @@ impl Log {
             topic: self.topic.clone(),
             group: self.group.clone(),
             partitions: self.partitions,
+            linger_ms: self.linger_ms,
             dead_letter_topic: self.dead_letter_topic.clone(),
         }
     }

@@ -11,6 +11,10 @@ pub struct Settings {
     /// Partitions of a topic that has to be made, 4–1,000, default 8: as many consumers can
     /// share the work. A topic that is there already is taken as it is.
     pub partitions: u32,
+    /// Milliseconds that a record waits for others of its partition, 0–1,000, default 25. A
+    /// broker is asked once for each partition and batch: with few messages a second a longer
+    /// wait costs it and everybody behind it less, and deliveries by the log path alone time.
+    pub linger_ms: u32,
     /// Topic of the records that nobody can read. Default: the topic's name and
     /// `.dead-letter`.
     pub dead_letter_topic: Option<String>,
@@ -38,6 +42,7 @@ impl Default for Settings {
             topic: "my-topic".to_owned(),
             group: "job-service-group".to_owned(),
             partitions: 8,
+            linger_ms: 25,
             dead_letter_topic: None,
         }
     }
@@ -67,6 +72,9 @@ impl Settings {
         }
         if !(4..=1_000).contains(&self.partitions) {
             return Err(format!("log.partitions = {}: must be 4 to 1000", self.partitions));
+        }
+        if self.linger_ms > 1_000 {
+            return Err(format!("log.linger_ms = {}: must be 0 to 1000", self.linger_ms));
         }
         Ok(())
     }
@@ -108,5 +116,7 @@ mod tests {
         assert!(with(|s| s.group.clear()).starts_with("log.group"));
         assert!(with(|s| s.partitions = 3).contains("log.partitions = 3"));
         assert_eq!(with(|s| s.partitions = 4), "");
+        assert!(with(|s| s.linger_ms = 1_001).contains("log.linger_ms = 1001"));
+        assert_eq!(with(|s| s.linger_ms = 0), "");
     }
 }

@@ -96,7 +96,7 @@ impl KafkaLog {
         let dead_letters = settings.dead_letters();
         let topics = Topics::new(brokers.clone(), &settings);
         let counts = Arc::new(Counts::default());
-        let producer = Producer::new(brokers.clone(), topics.clone(), counts.clone());
+        let producer = Producer::new(brokers.clone(), settings.linger_ms, topics.clone(), counts.clone());
         Ok(Self { shared: Arc::new(Shared { brokers, settings, dead_letters, topics, producer, counts }) })
     }
 

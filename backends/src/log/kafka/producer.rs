@@ -66,14 +66,15 @@ pub(super) async fn report(delivered: Delivered) -> Result<(), LogError> {
 /// The one producer of a process, made with the first record.
 pub(super) struct Producer {
     brokers: String,
+    linger_ms: u32,
     topics: Topics,
     counts: Arc<Counts>,
     client: Mutex<Option<Client>>,
 }
 
 impl Producer {
-    pub(super) fn new(brokers: String, topics: Topics, counts: Arc<Counts>) -> Self {
-        Self { brokers, topics, counts, client: Mutex::new(None) }
+    pub(super) fn new(brokers: String, linger_ms: u32, topics: Topics, counts: Arc<Counts>) -> Self {
+        Self { brokers, linger_ms, topics, counts, client: Mutex::new(None) }
     }
 
     /// Takes the record's place behind all earlier ones, at once.
@@ -115,7 +116,7 @@ impl Producer {
             None => {
                 self.topics.start();
                 let context = Reports { reachable: Reachable::new("producer"), topics: self.topics.clone() };
-                let made = Threaded::from_config_and_context(&config(&self.brokers), context);
+                let made = Threaded::from_config_and_context(&config(&self.brokers, self.linger_ms), context);
                 Ok(client.insert(Client(Arc::new(made.map_err(|error| log_error(&error))?))))
             }
         }
@@ -125,7 +126,7 @@ impl Producer {
 /// What [`config`] asks of the cluster, in words.
 pub(super) const GUARANTEE: &str = "acks = all, enable.idempotence = true";
 
-fn config(brokers: &str) -> rdkafka::ClientConfig {
+fn config(brokers: &str, linger_ms: u32) -> rdkafka::ClientConfig {
     let mut config = client_config(brokers);
     config
         .set("enable.idempotence", "true")
@@ -139,7 +140,7 @@ fn config(brokers: &str) -> rdkafka::ClientConfig {
         .set("partitioner", "murmur2_random")
         // librdkafka asks a broker once for each partition and batch: without a wait that is a
         // request per record. Who listens live got the record from the bus long before.
-        .set("linger.ms", "25")
+        .set("linger.ms", linger_ms.to_string())
         // Far below a broker's limit for a batch: only a record that is too large by itself
         // is ever refused, and never the small ones beside it.
         .set("batch.size", "262144")

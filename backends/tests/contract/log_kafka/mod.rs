@@ -44,7 +44,7 @@ impl Kafka {
     /// On the cluster at `//host:port`.
     fn new(place: &str) -> Self {
         let name = format!("test-{}", uuid::Uuid::new_v4());
-        let settings = Settings { topic: name.clone(), group: name, partitions: 4, dead_letter_topic: None };
+        let settings = Settings { topic: name.clone(), group: name, partitions: 4, ..Settings::default() };
         Self::with(place, settings)
     }
 
