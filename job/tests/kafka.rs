@@ -27,7 +27,7 @@ fn log() -> Option<KafkaLog> {
         return None;
     };
     let name = format!("test-{}", uuid::Uuid::new_v4());
-    let settings = Settings { topic: name.clone(), group: name, partitions: 4, dead_letter_topic: None };
+    let settings = Settings { topic: name.clone(), group: name, partitions: 4, ..Settings::default() };
     Some(KafkaLog::parse(url.strip_prefix("kafka:").unwrap(), settings).unwrap())
 }
 

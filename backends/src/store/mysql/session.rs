@@ -223,7 +223,8 @@ impl Session {
                 self.committed = Instant::now();
             }
             count(&self.counters.statements);
-            let answered = in_time(STATEMENT, each(&mut self.conn, &sql, &mut drawn)).await;
+            let answers = now.len() + usize::from(is_last);
+            let answered = in_time(STATEMENT, each(&mut self.conn, &sql, answers, &mut drawn)).await;
             if let Err(fault) = answered {
                 // The server ends at the first statement that fails, and says so.
                 let is_refused = fault.is_of_server() && drawn.len() < statements.len();
@@ -319,17 +320,16 @@ impl Session {
     }
 }
 
-/// Runs the statements of a text; `drawn` gets the first id that each of those drew which
-/// went well.
-async fn each(conn: &mut Conn, sql: &str, drawn: &mut Vec<u64>) -> mysql_async::Result<()> {
+/// Runs the statements of a text, so many; `drawn` gets the first id that each of those drew
+/// which went well.
+async fn each(conn: &mut Conn, sql: &str, count: usize, drawn: &mut Vec<u64>) -> mysql_async::Result<()> {
     let mut results = conn.query_iter(sql).await?;
-    loop {
+    for _ in 0..count {
         drawn.push(results.last_insert_id().unwrap_or(0));
+        // Goes on to the next one's answer.
         results.collect::<Row>().await?;
-        if results.is_empty() {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 async fn in_time<T>(
