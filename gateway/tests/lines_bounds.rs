@@ -44,7 +44,7 @@ fn commands(lines: &mut Lines) -> Vec<Command> {
 
 /// A connection that is in the default room and in these, all at number 0.
 fn open(lines: &mut Lines, rooms: &[RoomId]) {
-    let session = Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "n".into() });
+    let session = Arc::new(Session::new("s", "u", "n"));
     let rooms = std::iter::once((RoomId::from(ROOM), true)).chain(rooms.iter().map(|id| (id.clone(), false)));
     let placement = Placement {
         id: 1,

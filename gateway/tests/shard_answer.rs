@@ -32,7 +32,7 @@ fn upgrade(core: &mut Connections, extra: &str) -> (Key, ConnId) {
 }
 
 fn open(conn: ConnId) -> Command {
-    let session = Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() };
+    let session = Session::new("s", "u", "ann");
     Command::Open { conn, session: session.into(), frames: vec![Wire::text(b"hello")], rooms: Vec::new() }
 }
 

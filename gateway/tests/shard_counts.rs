@@ -159,8 +159,7 @@ fn deliver_over_sockets(ring: Option<SendRing>) {
             &mut shard,
             &mut || {
                 let Ok(Event::Upgraded { conn, .. }) = events.try_recv() else { return false };
-                let session =
-                    Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() });
+                let session = Arc::new(Session::new("s", "u", "ann"));
                 let open =
                     Command::Open { conn, session, frames: vec![Wire::text(b"hello")], rooms: Vec::new() };
                 assert!(mailbox.offer(open).is_ok());

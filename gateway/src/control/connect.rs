@@ -60,7 +60,7 @@ pub(super) async fn connect(shared: Arc<Shared>, conn: ConnId, request: UpgradeR
 
 fn abandon(shared: &Shared, conn: ConnId) {
     if let Some(session) = shared.connections.abandon(conn) {
-        shared.routes.disconnected(&session.user_id);
+        shared.routes.disconnected(session.user_id());
     }
 }
 
@@ -70,11 +70,7 @@ async fn open(shared: &Arc<Shared>, conn: ConnId, request: &UpgradeRequest) -> O
         return Outcome::Close(CloseCode::Unauthenticated, "no session cookie", "no_cookie");
     };
     let session = match shared.verifier.verify(sid).await {
-        Ok(Some(session)) => Arc::new(Session {
-            sid: sid.clone(),
-            user_id: session.user_id.into(),
-            username: session.username.into(),
-        }),
+        Ok(Some(found)) => Arc::new(Session::new(sid, &found.user_id, &found.username)),
         Ok(None) => {
             return Outcome::Close(CloseCode::Unauthenticated, "session is not valid", "invalid_session");
         }
@@ -82,11 +78,11 @@ async fn open(shared: &Arc<Shared>, conn: ConnId, request: &UpgradeRequest) -> O
     };
     let resume = if request.v1 { first_frame(shared, conn, upgraded).await } else { None };
     // Before it counts as open, so that its close never comes first.
-    if !shared.routes.connected(&session.user_id, shared.limits.user_connections) {
+    if !shared.routes.connected(session.user_id(), shared.limits.user_connections) {
         return Outcome::Close(CloseCode::TooMany, "too many connections of this user", "user_full");
     }
     if !shared.connections.opened(conn, session.clone()) {
-        shared.routes.disconnected(&session.user_id);
+        shared.routes.disconnected(session.user_id());
         return Outcome::Gone;
     }
     let resumed = resume.is_some();

@@ -19,6 +19,9 @@ use crate::core::{ConnId, Session};
 /// Time over which refused frames are counted.
 const REFUSED_WINDOW: Duration = Duration::from_secs(10);
 
+/// Workers whose memory is kept when there are few.
+const WORKING_KEPT: usize = 1_024;
+
 /// All connections of the process.
 pub(super) struct Connections {
     shards: Vec<Mutex<Shard>>,
@@ -27,12 +30,21 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Shard {
     working: HashMap<Key, Work>,
-    open: HashMap<Key, Arc<Session>>,
+    /// By slot.
+    open: Vec<Open>,
     refused: HashMap<Key, Window>,
 }
 
 /// Slot and generation: the shard is the index.
 type Key = (u32, u32);
+
+/// Who is on a connection, 16 bytes each. A map would take 37, and twice that for good once
+/// enough connections had come and gone.
+#[derive(Default)]
+struct Open {
+    generation: u32,
+    session: Option<Arc<Session>>,
+}
 
 #[derive(Default)]
 struct Work {
@@ -75,7 +87,7 @@ impl Connections {
             work.arrived.notify_one();
             return Arrival::Queued;
         }
-        let Some(session) = shard.open.get(&key(conn)).cloned().or(session) else { return Arrival::Gone };
+        let Some(session) = shard.session(conn).or(session) else { return Arrival::Gone };
         let work = Work { queue: VecDeque::from([text]), ..Work::default() };
         shard.working.insert(key(conn), work);
         Arrival::Start(session)
@@ -115,7 +127,11 @@ impl Connections {
         if shard.working.get(&key(conn)).is_none_or(|work| work.closed) {
             return false;
         }
-        shard.open.insert(key(conn), session);
+        let slot = conn.slot as usize;
+        if shard.open.len() <= slot {
+            shard.open.resize_with(slot + 1, Open::default);
+        }
+        shard.open[slot] = Open { generation: conn.generation, session: Some(session) };
         true
     }
 
@@ -124,7 +140,7 @@ impl Connections {
         let mut shard = self.shard(conn);
         let work = shard.working.get_mut(&key(conn))?;
         if work.queue.is_empty() {
-            shard.working.remove(&key(conn));
+            shard.end_work(conn);
             return None;
         }
         Some(std::mem::take(&mut work.queue))
@@ -140,8 +156,8 @@ impl Connections {
     /// who was on it, if that was known.
     pub(super) fn abandon(&self, conn: ConnId) -> Option<Arc<Session>> {
         let mut shard = self.shard(conn);
-        shard.working.remove(&key(conn));
-        shard.open.remove(&key(conn))
+        shard.end_work(conn);
+        shard.take_session(conn)
     }
 
     /// The connection is gone. What it sent before is still worked on. Answers who was on it.
@@ -152,7 +168,7 @@ impl Connections {
             work.arrived.notify_one();
         }
         shard.refused.remove(&key(conn));
-        shard.open.remove(&key(conn))
+        shard.take_session(conn)
     }
 
     /// Counts a refused frame; `true` when it is one more than `max` in 10 s.
@@ -171,11 +187,34 @@ impl Connections {
 
     /// Everybody who is connected; a session with several connections as often.
     pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
-        self.shards.iter().flat_map(|shard| lock(shard).open.values().cloned().collect::<Vec<_>>()).collect()
+        let of = |shard: &Mutex<Shard>| -> Vec<Arc<Session>> {
+            lock(shard).open.iter().filter_map(|open| open.session.clone()).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
     }
 
     fn shard(&self, conn: ConnId) -> MutexGuard<'_, Shard> {
         lock(&self.shards[usize::from(conn.shard)])
+    }
+}
+
+impl Shard {
+    fn session(&self, conn: ConnId) -> Option<Arc<Session>> {
+        let open = self.open.get(conn.slot as usize)?;
+        open.session.clone().filter(|_| open.generation == conn.generation)
+    }
+
+    fn take_session(&mut self, conn: ConnId) -> Option<Arc<Session>> {
+        let open = self.open.get_mut(conn.slot as usize)?;
+        open.session.take_if(|_| open.generation == conn.generation)
+    }
+
+    /// Its worker ends. What a storm of them took is given back.
+    fn end_work(&mut self, conn: ConnId) {
+        self.working.remove(&key(conn));
+        if self.working.capacity() > WORKING_KEPT && self.working.len() < self.working.capacity() / 8 {
+            self.working.shrink_to((2 * self.working.len()).max(WORKING_KEPT / 2));
+        }
     }
 }
 
@@ -195,7 +234,7 @@ mod tests {
     const CONN: ConnId = ConnId { shard: 0, slot: 7, generation: 1 };
 
     fn ann() -> Arc<Session> {
-        Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() })
+        Arc::new(Session::new("s", "u", "ann"))
     }
 
     fn texts(batch: Option<VecDeque<Bytes>>) -> Vec<Bytes> {

@@ -52,7 +52,7 @@ fn handle(shared: &Arc<Shared>, http: &Arc<PlainHttp>, drained: &watch::Sender<u
         Event::Closed { conn, .. } => {
             shared.addresses.leave(conn);
             if let Some(session) = shared.connections.closed(conn) {
-                shared.routes.disconnected(&session.user_id);
+                shared.routes.disconnected(session.user_id());
             }
             shared.hub.event(event);
         }

@@ -69,8 +69,8 @@ impl Worker {
     fn client_frame(&self, post: &Post) -> pb::ClientFrame {
         pb::ClientFrame {
             room_id: post.room_id.clone(),
-            user_id: self.session.user_id.as_ref().to_owned(),
-            username: self.session.username.as_ref().to_owned(),
+            user_id: self.session.user_id().to_owned(),
+            username: self.session.username().to_owned(),
             messages: post.messages.iter().map(new_message).collect(),
         }
     }

@@ -33,7 +33,7 @@ pub(super) async fn recheck(shared: Arc<Shared>) {
 
 async fn check(shared: &Shared) {
     let sessions = shared.connections.sessions();
-    let sids: HashSet<&str> = sessions.iter().map(|session| &*session.sid).collect();
+    let sids: HashSet<&str> = sessions.iter().map(|session| session.sid()).collect();
     let sids: Vec<&str> = sids.into_iter().collect();
     for batch in sids.chunks(BATCH) {
         let request =

@@ -145,7 +145,7 @@ impl Worker {
             return Err(Refused::unknown_room());
         }
         request.room_id = room_id;
-        request.user_id = self.session.user_id.as_ref().to_owned();
+        request.user_id = self.session.user_id().to_owned();
         let reply = self.shared.logic.history(request).await?;
         match reply.refusal {
             Some(refusal) => Err(refusal.into()),
@@ -156,8 +156,8 @@ impl Worker {
     async fn create_room(&self, room_name: String) -> Result<Option<Wire>, Refused> {
         let request = pb::CreateRoomRequest {
             room_name,
-            creator_id: self.session.user_id.as_ref().to_owned(),
-            creator_username: self.session.username.as_ref().to_owned(),
+            creator_id: self.session.user_id().to_owned(),
+            creator_username: self.session.username().to_owned(),
             key: generated_key(),
         };
         let reply = self.shared.logic.create_room(request).await?;

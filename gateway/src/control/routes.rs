@@ -48,28 +48,29 @@ impl Routes {
     }
 
     /// One more connection of a user. `false`: there are `max` of them (0: any number may be).
-    pub(super) fn connected(&self, user_id: &Arc<str>, max: u32) -> bool {
+    pub(super) fn connected(&self, user_id: &str, max: u32) -> bool {
         let mut state = self.state();
-        let count = state.users.entry(user_id.clone()).or_insert(0);
-        if max > 0 && *count >= max {
-            return false;
+        if let Some(count) = state.users.get_mut(user_id) {
+            let may = max == 0 || *count < max;
+            *count += u32::from(may);
+            return may;
         }
-        *count += 1;
-        if *count == 1 {
-            state.pending.insert(user_id.clone());
-            self.changed.notify_one();
-        }
+        let user: Arc<str> = user_id.into();
+        state.users.insert(user.clone(), 1);
+        state.pending.insert(user);
+        self.changed.notify_one();
         true
     }
 
     /// One connection of a user less.
-    pub(super) fn disconnected(&self, user_id: &Arc<str>) {
+    pub(super) fn disconnected(&self, user_id: &str) {
         let mut state = self.state();
         let Some(count) = state.users.get_mut(user_id) else { return };
         *count -= 1;
-        if *count == 0 {
-            state.users.remove(user_id);
-            state.pending.insert(user_id.clone());
+        if *count == 0
+            && let Some((user, _)) = state.users.remove_entry(user_id)
+        {
+            state.pending.insert(user);
             self.changed.notify_one();
         }
     }
@@ -165,23 +166,21 @@ mod tests {
     #[test]
     fn only_the_first_and_the_last_connection_of_a_user_are_told() {
         let routes = Routes::new(1);
-        let ann: Arc<str> = "ann".into();
-        routes.connected(&ann, 0);
-        routes.connected(&ann, 0);
+        routes.connected("ann", 0);
+        routes.connected("ann", 0);
         assert_eq!(names(&routes.take_batch().set), ["ann"]);
-        routes.disconnected(&ann);
+        routes.disconnected("ann");
         assert!(routes.take_batch().dropped.is_empty());
-        routes.disconnected(&ann);
+        routes.disconnected("ann");
         assert_eq!(names(&routes.take_batch().dropped), ["ann"]);
     }
 
     #[test]
     fn what_waits_is_folded_into_the_last_state() {
         let routes = Routes::new(1);
-        let ann: Arc<str> = "ann".into();
-        routes.connected(&ann, 0);
-        routes.disconnected(&ann);
-        routes.connected(&ann, 0);
+        routes.connected("ann", 0);
+        routes.disconnected("ann");
+        routes.connected("ann", 0);
         let batch = routes.take_batch();
         assert_eq!((names(&batch.set), batch.dropped.len()), (vec!["ann"], 0));
         routes.tell_all();

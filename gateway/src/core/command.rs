@@ -33,19 +33,48 @@ pub struct ConnId {
     pub generation: u32,
 }
 
-/// Who is on a connection. Shared by all that belongs to one session here.
+/// Who is on a connection. There is one for each that is open, so it is kept small: a text
+/// for each of its parts would be as much again.
 pub struct Session {
+    /// Session id, user id and user name behind each other.
+    text: Box<str>,
+    user_id_at: u32,
+    username_at: u32,
+}
+
+impl Session {
+    /// A session that was verified.
+    ///
+    /// # Panics
+    /// The parts have 4 GiB.
+    pub fn new(sid: &str, user_id: &str, username: &str) -> Self {
+        let at = |bytes| u32::try_from(bytes).expect("names are short");
+        Self {
+            user_id_at: at(sid.len()),
+            username_at: at(sid.len() + user_id.len()),
+            text: [sid, user_id, username].concat().into(),
+        }
+    }
+
     /// The secret of the cookie. Never printed.
-    pub sid: Box<str>,
+    pub fn sid(&self) -> &str {
+        &self.text[..self.user_id_at as usize]
+    }
+
     /// User id.
-    pub user_id: Arc<str>,
+    pub fn user_id(&self) -> &str {
+        &self.text[self.user_id_at as usize..self.username_at as usize]
+    }
+
     /// Name when the session was verified.
-    pub username: Arc<str>,
+    pub fn username(&self) -> &str {
+        &self.text[self.username_at as usize..]
+    }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("user_id", &self.user_id).finish_non_exhaustive()
+        f.debug_struct("Session").field("user_id", &self.user_id()).finish_non_exhaustive()
     }
 }
 

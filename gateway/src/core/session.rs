@@ -417,7 +417,7 @@ mod tests {
     impl World {
         fn open(limits: Limits) -> Self {
             let mut conn = Connection::free();
-            let session = Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() };
+            let session = Session::new("s", "u", "ann");
             conn.begin(Phase::Open(Arc::new(session)), 0);
             let (unsettled, events) = (Arc::default(), VecDeque::new());
             Self { conn, limits, held: HeldBySlot::new(), unsettled, events, counters: Counters::default() }

@@ -21,8 +21,8 @@ pub(crate) fn open_one(core: &mut Connections, batch: &mut Batch, number: u64, r
     let mut request = upgrade_request(&sid).into_bytes();
     assert!(core.handle_bytes(key, &mut request));
     let Some(Event::Upgraded { conn, .. }) = core.poll_event() else { panic!("upgraded") };
-    let user_id = format!("{number:08x}-1111-4111-8111-111111111111").into();
-    let session = Arc::new(Session { sid: sid.into(), user_id, username: format!("user{number}").into() });
+    let user_id = format!("{number:08x}-1111-4111-8111-111111111111");
+    let session = Arc::new(Session::new(&sid, &user_id, &format!("user{number}")));
     let at = Position { epoch: 1, seq: 0 };
     let rooms = rooms.iter().map(|room| Joined { room_id: (*room).into(), at }).collect();
     core.handle_command(Command::Open { conn, session, frames: vec![Wire::text(b"hello")], rooms });

@@ -69,8 +69,7 @@ impl<D: Driver> ByHand<D> {
         loop {
             self.turn();
             if let Some(Event::Upgraded { conn, .. }) = self.event() {
-                let session =
-                    Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "ann".into() });
+                let session = Arc::new(Session::new("s", "u", "ann"));
                 let at = Position { epoch: 1, seq: 0 };
                 let rooms = rooms.iter().map(|room| Joined { room_id: room.as_str().into(), at }).collect();
                 self.command(Command::Open { conn, session, frames: vec![Wire::text(b"hello")], rooms });

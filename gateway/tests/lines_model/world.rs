@@ -347,7 +347,7 @@ impl World {
         let global = self.logic.rooms[GLOBAL].at;
         let mut reply = vec![at_wire(&RoomId::from(GLOBAL), global)];
         reply.extend(rooms.iter().map(|id| at_wire(id, self.logic.rooms[id].at)));
-        let session = Arc::new(Session { sid: "s".into(), user_id: "u".into(), username: "n".into() });
+        let session = Arc::new(Session::new("s", "u", "n"));
         self.place(conn, reply, rooms, PlacementKind::Open { session, global });
     }
 

@@ -226,8 +226,7 @@ impl World {
 }
 
 pub(crate) fn session(slot: u32) -> Arc<Session> {
-    let (sid, user_id) = (format!("c{slot}").into(), format!("u{}", slot % 3).into());
-    Arc::new(Session { sid, user_id, username: "name".into() })
+    Arc::new(Session::new(&format!("c{slot}"), &format!("u{}", slot % 3), "name"))
 }
 
 pub(crate) fn cut_wire(room: &str, at: Position) -> Wire {

@@ -107,8 +107,7 @@ impl Gateway {
         let at = Position { epoch: 1, seq: 0 };
         let rooms = rooms.iter().map(|room| Joined { room_id: (*room).into(), at }).collect();
         let name = format!("{}-{}", conn.shard, conn.slot);
-        let session =
-            Arc::new(Session { sid: name.clone().into(), user_id: name.into(), username: "ann".into() });
+        let session = Arc::new(Session::new(&name, &name, "ann"));
         self.command(conn.shard, Command::Open { conn, session, frames: vec![wire("hello")], rooms });
     }
 

@@ -326,7 +326,7 @@ impl Openings {
     ) {
         let Some(opening) = self.openings.get(&id) else { return };
         let session = opening.session.clone();
-        let hello = frame::hello(&session.user_id, &session.username, objects);
+        let hello = frame::hello(session.user_id(), session.username(), objects);
         let placement = Placement {
             id,
             conn: opening.conn,
@@ -370,8 +370,8 @@ impl Opening {
         max_bytes: u32,
     ) -> pb::HelloRequest {
         pb::HelloRequest {
-            user_id: self.session.user_id.to_string(),
-            username: self.session.username.to_string(),
+            user_id: self.session.user_id().to_owned(),
+            username: self.session.username().to_owned(),
             defaults,
             rooms,
             count,

@@ -474,7 +474,7 @@ impl Connections {
 
 /// Whose connection an open one is.
 fn user_of(slots: &[Connection], slot: u32) -> &str {
-    slots[slot as usize].session().map_or("", |session| &session.user_id)
+    slots[slot as usize].session().map_or("", |session| session.user_id())
 }
 
 /// Bytes of text that control may hold unsettled before a shard stops reading.

@@ -131,7 +131,7 @@ impl Connections {
         for slot in self.sweeps.cursor..end {
             let conn = &self.slots[slot];
             let signed_out =
-                conn.session().is_some_and(|session| self.sweeps.signed_out.contains(&*session.sid));
+                conn.session().is_some_and(|session| self.sweeps.signed_out.contains(session.sid()));
             if signed_out {
                 let code = if conn.v1 { CloseCode::SignedOut } else { CloseCode::Unauthenticated };
                 self.close(slot as u32, code, "signed out", Urgency::Behind);
