@@ -131,6 +131,9 @@ impl Store {
     }
 }
 
+/// [`Log::linger_ms`] beside a fast path: half the requests of a busy broker.
+const LINGER_MS: u32 = 50;
+
 /// Where the log is, and what it is called there. The embedded log has no names.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -146,9 +149,10 @@ pub struct Log {
     /// Partitions of a topic that has to be made, 4–1,000, default 8: at most as many
     /// consumers share the work. More cost open files at the brokers.
     pub partitions: u32,
-    /// Milliseconds that a record waits for others of its partition, 0–1,000, default 25: one
-    /// request at the broker for all of them. With a fast path nobody waits for it.
-    pub linger_ms: u32,
+    /// Milliseconds that a record waits for others of its partition, 0–1,000: one request at
+    /// the broker for all of them. Absent: 50 beside a fast path, whose deliveries do not
+    /// wait for it, and 25 where the log alone delivers.
+    pub linger_ms: Option<u32>,
     /// Topic of the records that nobody can read. Absent: the topic's name and
     /// `.dead-letter`.
     pub dead_letter_topic: Option<String>,
@@ -156,19 +160,20 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        let LogSettings { topic, group, partitions, linger_ms, dead_letter_topic } = LogSettings::default();
+        let LogSettings { topic, group, partitions, dead_letter_topic, .. } = LogSettings::default();
         let url = Urls::default().log;
-        Self { url, url_file: None, topic, group, partitions, linger_ms, dead_letter_topic }
+        Self { url, url_file: None, topic, group, partitions, linger_ms: None, dead_letter_topic }
     }
 }
 
 impl Log {
-    fn settings(&self) -> LogSettings {
+    fn settings(&self, has_fast_path: bool) -> LogSettings {
+        let linger_ms = if has_fast_path { LINGER_MS } else { LogSettings::default().linger_ms };
         LogSettings {
             topic: self.topic.clone(),
             group: self.group.clone(),
             partitions: self.partitions,
-            linger_ms: self.linger_ms,
+            linger_ms: self.linger_ms.unwrap_or(linger_ms),
             dead_letter_topic: self.dead_letter_topic.clone(),
         }
     }
@@ -306,7 +311,7 @@ impl Config {
             return Err(ConfigError::Value(format!("rooms.create_kind = \"private\": {reason}")));
         }
         self.store.validate()?;
-        self.log.settings().validate().map_err(ConfigError::Value)?;
+        self.log.settings(true).validate().map_err(ConfigError::Value)?;
         let lease_ttl_ms = self.registry.lease_ttl_ms;
         if !(2_000..=60_000).contains(&lease_ttl_ms) || !lease_ttl_ms.is_multiple_of(1_000) {
             return Err(ConfigError::Value(format!(
@@ -331,13 +336,14 @@ impl Config {
     /// [`ConfigError::Read`].
     pub fn urls(&self) -> Result<Urls, ConfigError> {
         let url = |backend: &Backend| backend.resolve(&self.data_dir);
+        let bus = url(&self.bus)?;
         Ok(Urls {
             store: url(&Backend { url: self.store.url.clone(), url_file: self.store.url_file.clone() })?,
             store_options: self.store.options(&self.data_dir)?,
             hotset: url(&self.hotset)?,
             log: url(&Backend { url: self.log.url.clone(), url_file: self.log.url_file.clone() })?,
-            log_settings: self.log.settings(),
-            bus: url(&self.bus)?,
+            log_settings: self.log.settings(bus != "none:"),
+            bus,
             registry: url(&Backend {
                 url: self.registry.url.clone(),
                 url_file: self.registry.url_file.clone(),

@@ -23,6 +23,21 @@ fn from_file(text: &str) -> Result<Config, String> {
 }
 
 #[test]
+fn a_record_waits_longer_for_others_beside_a_fast_path() {
+    let lingers = |bus: &str, given: Option<u32>| {
+        let mut config = Config::default();
+        config.bus.url = bus.to_owned();
+        config.log.linger_ms = given;
+        config.urls().expect("no files").log_settings.linger_ms
+    };
+    assert_eq!((lingers("memory:", None), lingers("none:", None)), (50, 25));
+    assert_eq!((lingers("memory:", Some(0)), lingers("none:", Some(7))), (0, 7));
+    let mut config = Config::default();
+    config.log.linger_ms = Some(1_001);
+    assert!(config.validate().unwrap_err().to_string().contains("log.linger_ms = 1001"));
+}
+
+#[test]
 fn default_config_parses_to_the_defaults_and_shows_every_key() {
     let config = from_file(DEFAULT_TOML).expect("the defaults are a configuration");
     assert_eq!(config.effective(), Config::default().effective());
