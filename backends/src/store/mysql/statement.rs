@@ -94,7 +94,7 @@ impl Inserts {
         if texts.last().is_none_or(|last| last.sql.len() + bytes > TEXT_BYTES / 2) {
             texts.push(Insert { sql: format!("INSERT INTO {into} VALUES "), rows: 0 });
         }
-        let Some(Insert { sql, rows }) = texts.last_mut() else { return };
+        let Insert { sql, rows } = texts.last_mut().expect("one was begun above");
         sql.push_str(if *rows == 0 { "(" } else { ",(" });
         for (index, value) in row.iter().enumerate() {
             if index > 0 {
