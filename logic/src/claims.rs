@@ -127,8 +127,9 @@ impl<S: Store, R: Registry> Claims<S, R> {
             self.absent.clear();
             return Ok(());
         }
-        // With a backlog of our own the log is what is slow, and others may be as slow.
-        let is_behind = own.iter().any(|own| self.is_old(own));
+        // With a backlog of our own the log is what is slow, and others may be as slow. Half
+        // the age is enough: their rows may have begun to wait some time before ours did.
+        let is_behind = own.iter().any(|own| is_older(own, self.patience.age / 2));
         for other in others {
             if self.is_dead(&other, is_behind).await? {
                 self.claim(&other.owner).await?;
@@ -147,12 +148,8 @@ impl<S: Store, R: Registry> Claims<S, R> {
                 let since = self.absent.entry(other.owner.clone()).or_insert_with(Instant::now);
                 Ok(since.elapsed() >= self.patience.absence)
             }
-            Presence::Unknown => Ok(self.is_old(other) && !is_behind),
+            Presence::Unknown => Ok(!is_behind && is_older(other, self.patience.age)),
         }
-    }
-
-    fn is_old(&self, owner: &OutboxOwner) -> bool {
-        Duration::from_millis(owner.oldest_age_ms) > self.patience.age
     }
 
     async fn claim(&mut self, owner: &str) -> Result<(), Stuck> {
@@ -180,6 +177,10 @@ impl<S: Store, R: Registry> Claims<S, R> {
         let late = |_| Err(RegistryError::Unavailable(format!("no answer in {DEADLINE:?}")));
         timeout(DEADLINE, self.registry.presence(Role::Logic, id)).await.unwrap_or_else(late)
     }
+}
+
+fn is_older(owner: &OutboxOwner, age: Duration) -> bool {
+    Duration::from_millis(owner.oldest_age_ms) > age
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
