@@ -254,6 +254,7 @@ async fn without_leases_the_age_of_the_rows_decides() {
 async fn who_has_an_old_backlog_takes_no_other_for_dead_by_its_age() {
     // No relay: this node's own row waits, too, as it does when the log is away; it came a
     // little later. Arranged anew where the machine made much of that little.
+    let deadline = Instant::now() + Duration::from_secs(60);
     let setup = loop {
         let setup = setup().await;
         let begin = Instant::now();
@@ -263,6 +264,7 @@ async fn who_has_an_old_backlog_takes_no_other_for_dead_by_its_age() {
         if begin.elapsed() < PATIENCE.age / 2 {
             break setup;
         }
+        assert!(Instant::now() < deadline, "two rows take longer than {:?}", PATIENCE.age / 2);
     };
     setup.registry.say(OTHER, Presence::Unknown);
     let (claimed, metrics) = (Default::default(), setup.metrics.clone());

@@ -286,7 +286,7 @@ fn push_bytes(parts: &[Segment]) -> usize {
 }
 
 /// Sends in a slice. Whoever wants something meanwhile waits for it: at 4 to 8 µs a send 0.1
-/// to 0.2 ms. With 48 that is twice as much; with 16 a send in small rooms costs 5 % more.
+/// to 0.2 ms. With 48 that is twice as much; with 16 a delivery in small rooms costs 5 % more.
 const SLICE: usize = 24;
 /// Connections looked at in a slice, sent to or not.
 const VISITS: usize = 8 * SLICE;
